@@ -1,0 +1,109 @@
+"""Where each image lies in the packed token matrix: the only thing an op knows about a batch.
+
+Images lie end to end as rows of one matrix [T, width]. Everything per token ignores borders; linear attention, the
+depthwise convolution and cross-attention read them here. Images that share a text may point at the same text rows.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, pairwise
+
+import torch
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive images of one shape: `tokens` rows of the matrix, seen as [count, height, width]."""
+
+    tokens: slice
+    count: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class TextRun:
+    """Consecutive images of one token count whose texts have one length: one batched attention call."""
+
+    tokens: slice
+    texts: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Borders of N packed images.
+
+    Args:
+        sizes: (height, width) of each image in tokens.
+        texts: per image, the (start, stop) rows of the packed text it attends to; at least one row each. Images with a
+            single text row may only stand at the end: their attention is the identity on that row, so no query is
+            computed for them (see `attended`).
+        device: where `image_index` lives.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    texts: tuple[tuple[int, int], ...]
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) != len(self.texts) or not self.sizes:
+            raise ValueError(f"{len(self.sizes)} image sizes for {len(self.texts)} texts; need the same, at least one")
+        lengths = [stop - start for start, stop in self.texts]
+        if min(lengths) < 1:
+            raise ValueError("every image needs at least one text row")
+        if any(a == 1 and b > 1 for a, b in pairwise(lengths)):
+            raise ValueError("images with a single text row belong at the end of the pack")
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First row of each image, and the total: N + 1 values."""
+        offsets = [0]
+        for height, width in self.sizes:
+            offsets.append(offsets[-1] + height * width)
+        return tuple(offsets)
+
+    @property
+    def total(self) -> int:
+        """Rows of the matrix, T."""
+        return self.offsets[-1]
+
+    @cached_property
+    def image_index(self) -> torch.Tensor:
+        """Image of each row, int64 [T]."""
+        counts = torch.tensor([h * w for h, w in self.sizes])
+        return torch.repeat_interleave(torch.arange(len(self.sizes)), counts).to(self.device)
+
+    @cached_property
+    def single_text_images(self) -> range:
+        """Images with one text row: the last ones."""
+        first = next((i for i, (start, stop) in enumerate(self.texts) if stop - start == 1), len(self.texts))
+        return range(first, len(self.texts))
+
+    @property
+    def attended(self) -> int:
+        """Leading rows whose cross-attention has more than one key."""
+        return self.offsets[self.single_text_images.start]
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The images grouped into batches of one shape, in order."""
+        runs = []
+        for (height, width), group in groupby(enumerate(self.sizes), key=lambda item: item[1]):
+            images = [i for i, _ in group]
+            rows = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
+            runs.append(Run(rows, len(images), height, width))
+        return tuple(runs)
+
+    @cached_property
+    def text_runs(self) -> tuple[TextRun, ...]:
+        """The images with several text rows, grouped for attention, in order."""
+
+        def shape(i: int) -> tuple[int, int]:
+            return self.offsets[i + 1] - self.offsets[i], self.texts[i][1] - self.texts[i][0]
+
+        runs = []
+        for _, group in groupby(range(self.single_text_images.start), key=shape):
+            images = list(group)
+            rows = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
+            runs.append(TextRun(rows, tuple(slice(*self.texts[i]) for i in images)))
+        return tuple(runs)

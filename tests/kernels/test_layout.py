@@ -1,0 +1,77 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels.layout import TokenLayout
+
+from .packs import CPU, SIZES, make_layout
+
+sizes_strategy = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8)
+
+
+def test_offsets_total_and_image_index() -> None:
+    layout = make_layout()
+    assert layout.offsets == (0, 15, 30, 31, 39, 46, 71)
+    assert layout.total == 71
+    expected = [i for i, (h, w) in enumerate(SIZES) for _ in range(h * w)]
+    assert layout.image_index.tolist() == expected
+
+
+def test_images_with_one_text_row_stand_at_the_end_and_are_not_attended() -> None:
+    layout = make_layout()
+    assert list(layout.single_text_images) == [4, 5]
+    assert layout.attended == 39
+    with pytest.raises(ValueError, match="belong at the end"):
+        make_layout(((1, 1), (1, 1)), (1, 2))
+
+
+@pytest.mark.parametrize(("lengths", "attended"), [((2, 3), 5), ((1, 1), 0), ((2, 1), 2)])
+def test_attended_counts_the_rows_before_the_first_single(lengths: tuple[int, ...], attended: int) -> None:
+    assert make_layout(((1, 2), (3, 1)), lengths).attended == attended
+
+
+def test_an_empty_pack_a_text_without_rows_and_unequal_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        TokenLayout((), (), CPU)
+    with pytest.raises(ValueError, match="1 image sizes for 2 texts"):
+        TokenLayout(((1, 1),), ((0, 1), (1, 2)), CPU)
+    with pytest.raises(ValueError, match="at least one text row"):
+        TokenLayout(((1, 1),), ((3, 3),), CPU)
+
+
+@given(sizes_strategy)
+def test_runs_tile_the_matrix_in_order(sizes: list[tuple[int, int]]) -> None:
+    layout = TokenLayout(tuple(sizes), tuple((0, 2) for _ in sizes), CPU)
+    shapes = [(run.height, run.width) for run in layout.runs for _ in range(run.count)]
+    assert shapes == sizes
+    starts = [run.tokens.start for run in layout.runs]
+    stops = [run.tokens.stop for run in layout.runs]
+    assert starts == [0, *stops[:-1]]
+    assert stops[-1] == layout.total == len(layout.image_index)
+    assert all(r.tokens.stop - r.tokens.start == r.count * r.height * r.width for r in layout.runs)
+    adjacent = zip(layout.runs, layout.runs[1:], strict=False)
+    assert all((a.height, a.width) != (b.height, b.width) for a, b in adjacent)
+
+
+@given(sizes_strategy, st.data())
+def test_text_runs_tile_the_attended_rows(sizes: list[tuple[int, int]], data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 3), min_size=len(sizes), max_size=len(sizes)))
+    layout = make_layout(tuple(sizes), tuple(sorted(lengths, reverse=True)))
+    covered = [0]
+    for run in layout.text_runs:
+        assert run.tokens.start == covered[-1]
+        assert (run.tokens.stop - run.tokens.start) % len(run.texts) == 0
+        assert len({text.stop - text.start for text in run.texts}) == 1
+        covered.append(run.tokens.stop)
+    assert covered[-1] == layout.attended
+
+
+def test_images_may_share_a_text() -> None:
+    layout = TokenLayout(((1, 2), (1, 2)), ((0, 5), (0, 5)), CPU)
+    assert layout.text_runs[0].texts == (slice(0, 5), slice(0, 5))
+
+
+def test_the_index_lives_on_the_device_of_the_layout() -> None:
+    assert make_layout().image_index.device == CPU
+    assert make_layout().image_index.dtype == torch.int64

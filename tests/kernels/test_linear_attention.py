@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from kernels.linear_attention import linear_attention_reference, relu_attention_state
+
+from .packs import SIZES, assert_close, make_layout, random, rows
+
+
+def quadratic(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The same attention as a t x t matrix in fp64: [t, heads, D]."""
+    q, k, v = (x.double().transpose(0, 1) for x in (q.relu(), k.relu(), v))
+    scores = q @ k.transpose(-1, -2)
+    return (scores @ v / (scores.sum(-1, keepdim=True) + 1e-15)).transpose(0, 1)
+
+
+def qkv(heads: int = 2, dim: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    total = make_layout().total
+    return tuple(random(total, heads, dim, seed=s) for s in range(3))  # type: ignore[return-value]
+
+
+def test_each_image_attends_to_itself_only() -> None:
+    layout, (q, k, v) = make_layout(), qkv()
+    out = linear_attention_reference(q, k, v, layout)
+    for image in range(len(SIZES)):
+        r = rows(layout, image)
+        assert_close(out[r], quadratic(q[r], k[r], v[r]))
+
+
+def test_an_image_of_nan_does_not_reach_its_neighbours() -> None:
+    layout, (q, k, v) = make_layout(), qkv()
+    clean = linear_attention_reference(q, k, v, layout)
+    v[rows(layout, 1)] = float("nan")
+    out = linear_attention_reference(q, k, v, layout)
+    others = [i for i in range(layout.total) if layout.image_index[i] != 1]
+    assert torch.equal(out[others], clean[others])
+
+
+def test_queries_without_a_positive_part_give_zero() -> None:
+    layout, (q, k, v) = make_layout(), qkv()
+    assert linear_attention_reference(-q.abs(), k, v, layout).eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_state_is_fp32_and_the_output_of_the_dtype_of_v(dtype: torch.dtype) -> None:
+    layout, (q, k, v) = make_layout(), qkv()
+    # Sums of 25 products of 300 x 300 pass the largest fp16; only an fp32 state survives.
+    q, k, v = (300 * q).to(dtype), (300 * k).to(dtype), v.to(dtype)
+    out = linear_attention_reference(q, k, v, layout)
+    assert out.dtype == dtype
+    r = rows(layout, 5)
+    assert_close(out[r], quadratic(q[r], k[r], v[r]), relative=torch.finfo(dtype).eps)
+    assert relu_attention_state(q, k, v).dtype == torch.float32
