@@ -1,0 +1,41 @@
+"""The engine as the rest of the program sees it: free of torch, which the engine's own process imports."""
+
+from .client import EngineClient
+from .config import DTYPES, EngineConfig
+from .errors import (
+    CheckpointError,
+    DeviceError,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidParams,
+    QueueFull,
+    RequestCancelled,
+    SanaError,
+)
+from .params import check_params
+from .types import Event, Failed, Finished, GenerationParams, ModelInfo, Progress, Started, Timings
+from .version import VERSION
+
+__all__ = [
+    "DTYPES",
+    "VERSION",
+    "CheckpointError",
+    "DeviceError",
+    "EngineClient",
+    "EngineConfig",
+    "EngineUnavailable",
+    "Event",
+    "Failed",
+    "Finished",
+    "GenerationFailed",
+    "GenerationParams",
+    "InvalidParams",
+    "ModelInfo",
+    "Progress",
+    "QueueFull",
+    "RequestCancelled",
+    "SanaError",
+    "Started",
+    "Timings",
+    "check_params",
+]

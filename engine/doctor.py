@@ -1,0 +1,107 @@
+"""`sana doctor`: what this machine offers and which released models fit it. Run as `python -m engine.doctor`."""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from .checkpoint import open_checkpoint
+from .config import EngineConfig
+from .core import refuse_foreign_kernels
+from .errors import SanaError
+from .loader import DTYPES, choose_device, choose_dtype
+
+GIB = 2**30
+PARAMETERS = {
+    "demo": 0.012e9,
+    "SANA 0.6B": 0.59e9,
+    "SANA 1.6B, Sprint 1.6B": 1.60e9,
+    "SANA-1.5 4.8B": 4.72e9,
+}
+"""Transformer parameters of the released models."""
+SHARED_PARAMETERS = 2.61e9 + 0.16e9
+"""Gemma-2-2B and the DC-AE decoder, the same for all released models."""
+WORKING_BYTES = 3 * GIB
+"""Activations and a band of the decoder at 1024 px, with room to spare."""
+
+
+def free_memory(device: torch.device) -> tuple[int, int]:
+    """(free, total) bytes of the device; of the machine for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = os.sysconf("SC_PHYS_PAGES") * page
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024, total
+    return total, total
+
+
+def needed(name: str, dtype: torch.dtype) -> int:
+    """Bytes a model takes while it draws at 1024 px."""
+    if name == "demo":
+        return int(PARAMETERS[name] * dtype.itemsize) + GIB // 4
+    side = 4 if dtype == torch.float32 else 2
+    return int(PARAMETERS[name] * dtype.itemsize + SHARED_PARAMETERS * side) + WORKING_BYTES
+
+
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def report(config: EngineConfig) -> list[str]:
+    """The lines to print. Raises SanaError when the device, dtype or model asked for is not to be had."""
+    refuse_foreign_kernels()
+    device = choose_device(config.device)
+    checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
+    dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
+    free, total = free_memory(device)
+    kind = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        kind = f"{torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"
+    lines = [
+        f"sana-serve    {installed('sana-serve')}",
+        f"python        {platform.python_version()} on {platform.system()} {platform.machine()}",
+        f"torch         {torch.__version__}, CUDA {torch.version.cuda or 'no'}, {torch.cuda.device_count()} devices",
+        f"triton        {installed('triton')}",
+        f"transformers  {installed('transformers')}",
+        f"device        {device} ({kind}), {torch.get_num_threads()} CPU threads",
+        f"memory        {free / GIB:.1f} GiB free of {total / GIB:.1f} GiB",
+        f"disk          {shutil.disk_usage(Path.home()).free / GIB:.1f} GiB free for downloads",
+        f"model         {config.model}: runs in {str(dtype).removeprefix('torch.')}, "
+        f"native {checkpoint.transformer.sample_size * checkpoint.decoder.compression} px",
+        f"fits          at 1024 px in {str(dtype).removeprefix('torch.')}:",
+    ]
+    for name in PARAMETERS:
+        need = needed(name, dtype)
+        lines.append(f"  {'yes' if need <= free else 'no ':3} {name:24} needs {need / GIB:5.1f} GiB")
+    return lines
+
+
+def main() -> int:
+    defaults = EngineConfig()
+    parser = argparse.ArgumentParser(prog="sana doctor")
+    parser.add_argument("--model", default=defaults.model)
+    parser.add_argument("--device", default=defaults.device)
+    parser.add_argument("--dtype", default=defaults.dtype)
+    args = parser.parse_args()
+    try:
+        print("\n".join(report(EngineConfig(args.model, args.device, args.dtype))))
+    except SanaError as error:
+        print(f"sana: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""From decoder output to a PNG that says how it was made."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+
+from .types import GenerationParams
+from .version import VERSION
+
+PNG_LEVEL = 1
+"""zlib level: 4096 x 4096 takes Pillow 1.7 s at level 1 and 7.6 s at 6 on two cores, for about a tenth of the size."""
+
+
+def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """[3, H, W] in [-1, 1] (clamped) to uint8 [H, W, 3]."""
+    return ((pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float() * 255).round().to(torch.uint8)
+
+
+def encode_png(pixels: np.ndarray, params: GenerationParams, seed: int, model: str) -> bytes:
+    """uint8 [H, W, 3] to a PNG whose text chunks hold the parameters."""
+    text = {
+        "prompt": params.prompt,
+        "negative_prompt": params.negative_prompt,
+        "seed": str(seed),
+        "num_inference_steps": str(params.num_inference_steps),
+        "guidance_scale": f"{params.guidance_scale:g}",
+        "size": f"{params.width}x{params.height}",
+        "model": model,
+        "software": f"sana-serve {VERSION}",
+    }
+    info = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        info.add_itxt(key, value)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", pnginfo=info, compress_level=PNG_LEVEL)
+    return out.getvalue()

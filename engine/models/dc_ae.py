@@ -1,0 +1,212 @@
+"""DC-AE, the 32x autoencoder of SANA (arXiv 2410.10733): latents to pixels, and pixels to latents for training.
+
+Stages count from the outermost (full resolution). The decoder's shallow stages are local, so they run in bands of rows
+with exact halos: a 4096 x 4096 picture costs bounded memory and no seam.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError
+from .dc_ae_blocks import DownBlock, EfficientViTBlock, ResBlock, RMSNorm2d, UpBlock, activation
+
+BAND_ELEMENTS = 2**28
+"""Largest tensor of a band: 1 GiB in fp32, 2 Mpx of the real decoder's 128 channels. Smaller bands repeat more halo."""
+
+
+@dataclass(frozen=True)
+class HalfConfig:
+    """One half of the autoencoder, stage by stage."""
+
+    block_types: tuple[str, ...]
+    widths: tuple[int, ...]
+    layers: tuple[int, ...]
+    scales: tuple[tuple[int, ...], ...]
+    acts: tuple[str, ...]
+    resample: str
+    shortcut: bool
+    final_act: str
+
+
+@dataclass(frozen=True)
+class DCAEConfig:
+    """vae/config.json of a diffusers checkpoint."""
+
+    in_channels: int
+    latent_channels: int
+    attention_head_dim: int
+    scaling_factor: float
+    encoder: HalfConfig
+    decoder: HalfConfig
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "DCAEConfig":
+        """Absent keys take diffusers' defaults. Raises CheckpointError for a decoder this engine cannot run."""
+        widths = (128, 256, 512, 512, 1024, 1024)
+        scales = ((), (), (), (5,), (5,), (5,))
+
+        def per_stage(name: str, default: Any, stages: int) -> tuple[Any, ...]:
+            value = config.get(name, default)
+            return (value,) * stages if isinstance(value, str) else tuple(value)
+
+        def half(side: str, layers: tuple[int, ...], resample: str, shortcut: str, final_act: str) -> HalfConfig:
+            stages = per_stage(f"{side}_block_out_channels", widths, 6)
+            return HalfConfig(
+                block_types=per_stage(f"{side}_block_types", "ResBlock", len(stages)),
+                widths=stages,
+                layers=tuple(config.get(f"{side}_layers_per_block", layers)),
+                scales=tuple(tuple(s) for s in config.get(f"{side}_qkv_multiscales", scales)),
+                acts=per_stage(f"{side}_act_fns", "silu", len(stages)),
+                resample=resample,
+                shortcut=bool(config.get(shortcut, True)),
+                final_act=final_act,
+            )
+
+        norms = set(per_stage("decoder_norm_types", "rms_norm", 1))
+        if norms != {"rms_norm"}:
+            raise CheckpointError(f"vae/config.json: decoder_norm_types {sorted(norms)} is not SANA's rms_norm")
+        down = config.get("downsample_block_type", "pixel_unshuffle")
+        up = config.get("upsample_block_type", "pixel_shuffle")
+        return cls(
+            in_channels=config.get("in_channels", 3),
+            latent_channels=config.get("latent_channels", 32),
+            attention_head_dim=config.get("attention_head_dim", 32),
+            scaling_factor=config.get("scaling_factor", 1.0),
+            encoder=half("encoder", (2, 2, 2, 3, 3, 3), down, "encoder_out_shortcut", ""),
+            decoder=half(
+                "decoder", (3,) * 6, up, "decoder_in_shortcut", str(config.get("decoder_conv_act_fn", "relu"))
+            ),
+        )
+
+    @property
+    def compression(self) -> int:
+        """Pixels per latent along one side."""
+        return 2 ** (len(self.decoder.widths) - 1)
+
+
+def stage_blocks(config: DCAEConfig, half: HalfConfig, stage: int) -> list[nn.Module]:
+    width, kind, layers = half.widths[stage], half.block_types[stage], range(half.layers[stage])
+    if kind == "ResBlock":
+        return [ResBlock(width, half.acts[stage]) for _ in layers]
+    if kind == "EfficientViTBlock":
+        return [EfficientViTBlock(width, config.attention_head_dim, half.scales[stage]) for _ in layers]
+    raise CheckpointError(f"vae/config.json: block type {kind!r} is neither ResBlock nor EfficientViTBlock")
+
+
+class DCAEEncoder(nn.Module):
+    """Pixels [N, 3, H, W] in [-1, 1] to unscaled latents [N, 32, H/32, W/32]. Training only."""
+
+    def __init__(self, config: DCAEConfig) -> None:
+        super().__init__()
+        half = config.encoder
+        shuffle = half.resample == "pixel_unshuffle"
+        self.conv_in: nn.Module
+        if half.layers[0] > 0:
+            self.conv_in = nn.Conv2d(config.in_channels, half.widths[0], 3, padding=1)
+        else:
+            self.conv_in = DownBlock(config.in_channels, half.widths[1], shuffle, shortcut=False)
+        self.down_blocks = nn.ModuleList()
+        for stage, layers in enumerate(half.layers):
+            blocks = stage_blocks(config, half, stage)
+            if layers > 0 and stage < len(half.widths) - 1:
+                blocks.append(DownBlock(half.widths[stage], half.widths[stage + 1], shuffle))
+            self.down_blocks.append(nn.Sequential(*blocks))
+        self.conv_out = nn.Conv2d(half.widths[-1], config.latent_channels, 3, padding=1)
+        self.group = half.widths[-1] // config.latent_channels if half.shortcut else 0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = self.conv_in(pixels)
+        for block in self.down_blocks:
+            x = block(x)
+        latents = self.conv_out(x)
+        return latents + x.unflatten(1, (-1, self.group)).mean(2) if self.group else latents
+
+
+class DCAEDecoder(nn.Module):
+    """Unscaled latents [N, 32, h, w] to pixels [N, 3, 32h, 32w] in about [-1, 1]."""
+
+    def __init__(self, config: DCAEConfig) -> None:
+        super().__init__()
+        half = config.decoder
+        interpolate = half.resample == "interpolate"
+        self.compression = config.compression
+        self.conv_in = nn.Conv2d(config.latent_channels, half.widths[-1], 3, padding=1)
+        self.repeats = half.widths[-1] // config.latent_channels if half.shortcut else 0
+        stages = []
+        for stage, layers in enumerate(half.layers):
+            blocks = stage_blocks(config, half, stage)
+            if layers > 0 and stage < len(half.widths) - 1:
+                blocks.insert(0, UpBlock(half.widths[stage + 1], half.widths[stage], interpolate))
+            stages.append(nn.Sequential(*blocks))
+        self.up_blocks = nn.ModuleList(stages)
+        width = half.widths[0] if half.layers[0] > 0 else half.widths[1]
+        self.norm_out = RMSNorm2d(width)
+        self.conv_act = activation(half.final_act)
+        self.conv_out: nn.Module
+        if half.layers[0] > 0:
+            self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
+        else:
+            self.conv_out = UpBlock(width, config.in_channels, interpolate, shortcut=False)
+        self.local_stages = local_stages(half)
+        self.halo = halo_rows(half, self.local_stages)
+        self.elements_per_pixel = max(half.widths[stage] / 4**stage for stage in range(self.local_stages))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.shallow(self.deep(latents))
+
+    def bands(self, latents: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """The same pixels as `forward`, a band of rows at a time: (rows, [N, 3, rows, W]). Peak memory is one band."""
+        deep = self.deep(latents)
+        height = deep.shape[-2]
+        scale = latents.shape[-2] * self.compression // height
+        row_elements = deep.shape[0] * deep.shape[-1] * scale * scale * self.elements_per_pixel
+        step = max(1, int(BAND_ELEMENTS // row_elements))
+        for start in range(0, height, step):
+            stop = min(start + step, height)
+            top, bottom = max(0, start - self.halo), min(height, stop + self.halo)
+            pixels = self.shallow(deep[:, :, top:bottom])
+            yield (
+                slice(start * scale, stop * scale),
+                pixels[:, :, (start - top) * scale : (stop - top) * scale],
+            )
+
+    def deep(self, latents: torch.Tensor) -> torch.Tensor:
+        """conv_in and the stages that see the whole image."""
+        x = self.conv_in(latents)
+        if self.repeats:
+            x = x + latents.repeat_interleave(self.repeats, dim=1)
+        for block in reversed(self.up_blocks[self.local_stages :]):
+            x = block(x)
+        return x
+
+    def shallow(self, x: torch.Tensor) -> torch.Tensor:
+        """The outermost stages, made of convolutions and per-pixel norms only, and the output convolution."""
+        for block in reversed(self.up_blocks[: self.local_stages]):
+            x = block(x)
+        return self.conv_out(self.conv_act(self.norm_out(x)))
+
+
+def local_stages(half: HalfConfig) -> int:
+    """How many outermost stages are local: those before the first with attention, at most all but the deepest."""
+    for stage, kind in enumerate(half.block_types[:-1]):
+        if kind != "ResBlock":
+            return stage
+    return len(half.block_types) - 1
+
+
+def halo_rows(half: HalfConfig, stages: int) -> int:
+    """Rows of the shallow part's input that an output row depends on beyond its own, on either side."""
+    rows = 0.0
+    for stage in range(stages):
+        scale = 2 ** (stages - stage)  # rows of this stage per row of the input
+        if half.layers[stage] == 0:
+            continue
+        upsample = 1 / scale if half.resample == "interpolate" else 2 / scale
+        rows += upsample + 2 * half.layers[stage] / scale
+    # The output convolution works at full resolution, or one stage down where the outermost stage has no blocks.
+    return math.ceil(rows + 2 / 2**stages)

@@ -1,0 +1,159 @@
+"""Blocks of DC-AE on [N, C, H, W] tensors: residual convolutions, multi-scale linear attention, resampling.
+
+Tensors are channels-last in memory, so that norms over channels and 1x1 products read contiguous rows.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kernels.linear_attention import relu_attention_state
+from kernels.rms_norm import rms_norm_reference
+
+from ..errors import CheckpointError
+
+FFN_BAND_ELEMENTS = 2**26
+"""Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); beyond it, bands of rows."""
+
+
+def activation(name: str) -> nn.Module:
+    activations: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "relu6": nn.ReLU6}
+    if name not in activations:
+        raise CheckpointError(f"vae/config.json: activation {name!r} is none of {', '.join(activations)}")
+    return activations[name]()
+
+
+class RMSNorm2d(nn.Module):
+    """RMSNorm over channels at every pixel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return rms_norm_reference(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+
+
+class ResBlock(nn.Module):
+    def __init__(self, width: int, act: str) -> None:
+        super().__init__()
+        self.act = activation(act)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = RMSNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv2(self.act(self.conv1(x)))) + x
+
+
+class DownBlock(nn.Module):
+    """Halves the resolution; the shortcut averages the four pixels' channels in groups (DC-AE, section 3.2)."""
+
+    def __init__(self, width: int, out: int, shuffle: bool, shortcut: bool = True) -> None:
+        super().__init__()
+        self.shuffle = shuffle
+        self.group = width * 4 // out if shortcut else 0
+        self.conv = nn.Conv2d(width, out // 4 if shuffle else out, 3, stride=1 if shuffle else 2, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        down = F.pixel_unshuffle(self.conv(x), 2) if self.shuffle else self.conv(x)
+        return down + F.pixel_unshuffle(x, 2).unflatten(1, (-1, self.group)).mean(2) if self.group else down
+
+
+class UpBlock(nn.Module):
+    """Doubles the resolution; the shortcut repeats channels into the four pixels."""
+
+    def __init__(self, width: int, out: int, interpolate: bool, shortcut: bool = True) -> None:
+        super().__init__()
+        self.interpolate = interpolate
+        self.repeats = out * 4 // width if shortcut else 0
+        self.conv = nn.Conv2d(width, out if interpolate else out * 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.interpolate:
+            up = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        else:
+            up = F.pixel_shuffle(self.conv(x), 2)
+        return up + F.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2) if self.repeats else up
+
+
+class MultiScaleProjection(nn.Module):
+    """Depthwise k x k, then a 1x1 within each head, on the concatenated q, k, v."""
+
+    def __init__(self, width: int, heads: int, kernel: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Conv2d(3 * width, 3 * width, kernel, padding=kernel // 2, groups=3 * width, bias=False)
+        self.proj_out = nn.Conv2d(3 * width, 3 * width, 1, groups=3 * heads, bias=False)
+
+    def forward(self, qkv: torch.Tensor) -> torch.Tensor:
+        return self.proj_out(self.proj_in(qkv))
+
+
+class MultiScaleLinearAttention(nn.Module):
+    """EfficientViT's ReLU linear attention over the whole image, with extra heads on k x k aggregated tokens."""
+
+    def __init__(self, width: int, head_dim: int, scales: tuple[int, ...]) -> None:
+        super().__init__()
+        heads = width // head_dim
+        inner = heads * head_dim
+        self.head_dim = head_dim
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_k = nn.Linear(width, inner, bias=False)
+        self.to_v = nn.Linear(width, inner, bias=False)
+        self.to_qkv_multiscale = nn.ModuleList(MultiScaleProjection(inner, heads, kernel) for kernel in scales)
+        self.to_out = nn.Linear(inner * (1 + len(scales)), width, bias=False)
+        self.norm_out = RMSNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pixels = x.movedim(1, -1)  # [N, H, W, C]
+        qkv = torch.cat([self.to_q(pixels), self.to_k(pixels), self.to_v(pixels)], dim=-1).movedim(-1, 1)
+        scales = [qkv, *(project(qkv) for project in self.to_qkv_multiscale)]
+        attended = torch.cat([self.attend(scale) for scale in scales], dim=-1).to(x.dtype)  # [N, H, W, C * scales]
+        return self.norm_out(self.to_out(attended).movedim(-1, 1)) + x
+
+    def attend(self, qkv: torch.Tensor) -> torch.Tensor:
+        """[N, 3C, H, W] to fp32 [N, H, W, C]. Channels are groups of 3 head_dim: a head's q, k and v."""
+        n, _, height, width = qkv.shape
+        tokens = qkv.movedim(1, -1).reshape(n, height * width, -1, 3, self.head_dim).permute(3, 0, 2, 1, 4)
+        heads = relu_attention_state(tokens[0], tokens[1], tokens[2])  # [N, heads, H * W, head_dim]
+        return heads.transpose(1, 2).reshape(n, height, width, -1)
+
+
+class GLUMBConv(nn.Module):
+    """Mix-FFN with RMSNorm and residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = 4 * width
+        self.conv_inverted = nn.Conv2d(width, 2 * hidden, 1)
+        self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.conv_point = nn.Conv2d(hidden, width, 1, bias=False)
+        self.norm = RMSNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, width, height, columns = x.shape
+        step = max(1, FFN_BAND_ELEMENTS // (n * 8 * width * columns))
+        if step >= height:
+            return self.residual(x) + x
+        out = torch.empty_like(x)
+        for start in range(0, height, step):
+            stop, top = min(start + step, height), max(0, start - 1)
+            band = self.residual(x[:, :, top : stop + 1])  # one row of halo for the 3x3
+            out[:, :, start:stop] = band[:, :, start - top : stop - top] + x[:, :, start:stop]
+        return out
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.conv_depth(F.silu(self.conv_inverted(x)))
+        a, gate = hidden.chunk(2, dim=1)
+        return self.norm(self.conv_point(a * F.silu(gate)))
+
+
+class EfficientViTBlock(nn.Module):
+    def __init__(self, width: int, head_dim: int, scales: tuple[int, ...]) -> None:
+        super().__init__()
+        self.attn = MultiScaleLinearAttention(width, head_dim, scales)
+        self.conv_out = GLUMBConv(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv_out(self.attn(x))

@@ -1,0 +1,265 @@
+"""SANA's linear diffusion transformer on a packed token matrix (arXiv 2410.10629, 2501.18427, 2503.09641).
+
+Every released family from its config alone; images of any sizes, times and texts in one call.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from kernels.cross_attention import cross_attention_reference
+from kernels.glu_conv import glu_conv_reference
+from kernels.layout import TokenLayout
+from kernels.linear_attention import linear_attention_reference
+from kernels.modulate import gated_add_reference, modulate_reference
+from kernels.rms_norm import rms_norm_reference
+
+from ..errors import CheckpointError
+from .embeddings import TimeEmbedding, position_embedding
+
+FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class SanaConfig:
+    """transformer/config.json of a diffusers checkpoint, as far as it decides the arithmetic."""
+
+    in_channels: int = 32
+    num_attention_heads: int = 70
+    attention_head_dim: int = 32
+    num_layers: int = 20
+    num_cross_attention_heads: int = 20
+    cross_attention_head_dim: int = 112
+    caption_channels: int = 2304
+    mlp_ratio: float = 2.5
+    attention_bias: bool = False
+    norm_elementwise_affine: bool = False
+    norm_eps: float = 1e-6
+    sample_size: int = 32
+    interpolation_scale: float | None = None
+    guidance_embeds: bool = False
+    guidance_embeds_scale: float = 0.1
+    qk_norm: str | None = None
+    timestep_scale: float = 1.0
+    clamp_attention: bool = False
+    """Trained in fp16 with self-attention output clamped to +-65504; kept in every dtype. Not in config.json."""
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any], clamp_attention: bool = False) -> "SanaConfig":
+        """Raises CheckpointError for a transformer this engine would compute wrongly."""
+        fields = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
+        known = cls(**(fields | {"clamp_attention": clamp_attention}))
+        wanted = {
+            "patch_size": (1,),
+            "out_channels": (known.in_channels, None),
+            "cross_attention_dim": (known.width,),
+            "qk_norm": ("rms_norm_across_heads", None),
+        }
+        for name, allowed in wanted.items():
+            if config.get(name, allowed[0]) not in allowed:
+                raise CheckpointError(
+                    f"transformer/config.json: {name} = {config[name]!r} is not a released SANA; this server reads "
+                    f"{' or '.join(map(repr, allowed))}"
+                )
+        return known
+
+    @property
+    def width(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def cross_width(self) -> int:
+        return self.num_cross_attention_heads * self.cross_attention_head_dim
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """Keys and values of every layer's cross-attention for packed text rows: they do not change between steps."""
+
+    keys: torch.Tensor  # [layers, S, heads, D]
+    values: torch.Tensor  # [layers, S, heads, D]
+
+    @property
+    def length(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    @staticmethod
+    def cat(texts: "list[PackedText]") -> "PackedText":
+        if len(texts) == 1:
+            return texts[0]
+        return PackedText(torch.cat([t.keys for t in texts], 1), torch.cat([t.values for t in texts], 1))
+
+
+class PatchEmbed(nn.Module):
+    """A 1x1 convolution, that is a matrix product on token rows."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(config.in_channels, config.width, 1)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(tokens, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class CaptionProjection(nn.Module):
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(config.caption_channels, config.width)
+        self.linear_2 = nn.Linear(config.width, config.width)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(nn.functional.gelu(self.linear_1(embeddings), approximate="tanh"))
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return rms_norm_reference(x, self.weight, eps=self.eps)
+
+
+class Attention(nn.Module):
+    """The projections of self- or cross-attention; the attention itself is an op of `kernels`."""
+
+    def __init__(self, config: SanaConfig, heads: int, head_dim: int, bias: bool) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.to_q = nn.Linear(config.width, inner, bias=bias)
+        self.to_k = nn.Linear(config.width, inner, bias=bias)
+        self.to_v = nn.Linear(config.width, inner, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(inner, config.width)])
+        self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
+
+    def queries(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
+
+    def keys(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm_k(self.to_k(x)).unflatten(-1, (self.heads, -1))
+
+    def values(self, x: torch.Tensor) -> torch.Tensor:
+        return self.to_v(x).unflatten(-1, (self.heads, -1))
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        return self.to_out[0](x.flatten(-2))
+
+
+class GLUMBConv(nn.Module):
+    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1. The 1x1 convolutions are matrix products on token rows."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        hidden = int(config.mlp_ratio * config.width)
+        self.conv_inverted = nn.Conv2d(config.width, 2 * hidden, 1)
+        self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.conv_point = nn.Conv2d(hidden, config.width, 1, bias=False)
+
+    def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+        x = nn.functional.linear(x, self.conv_inverted.weight.flatten(1), self.conv_inverted.bias)
+        x = glu_conv_reference(nn.functional.silu(x), self.conv_depth.weight, self.conv_depth.bias, layout)
+        return nn.functional.linear(x, self.conv_point.weight.flatten(1))
+
+
+class SanaBlock(nn.Module):
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.eps, self.clamp = config.norm_eps, config.clamp_attention
+        self.attn1 = Attention(config, config.num_attention_heads, config.attention_head_dim, config.attention_bias)
+        self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
+        self.norm2 = nn.LayerNorm(config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine)
+        self.ff = GLUMBConv(config)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
+
+    def forward(
+        self, x: torch.Tensor, layout: TokenLayout, modulation: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """x: [T, width]; modulation: [N, 6, width]; keys, values: [S, heads, D] of this layer."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)
+        attended = self.self_attention(modulate_reference(x, shift1, scale1, layout, self.eps), layout)
+        x = gated_add_reference(x, gate1, attended, layout)
+        x = x + self.cross_attention(x, layout, keys, values)
+        hidden = self.norm2(x)
+        hidden = torch.addcmul(shift2[layout.image_index], hidden, (1 + scale2)[layout.image_index])
+        return gated_add_reference(x, gate2, self.ff(hidden, layout), layout)
+
+    def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+        attn = self.attn1
+        out = attn.output(linear_attention_reference(attn.queries(x), attn.keys(x), attn.values(x), layout))
+        return out.clamp(-FLOAT16_MAX, FLOAT16_MAX) if self.clamp else out
+
+    def cross_attention(
+        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Images with one text row (an empty negative prompt) need no queries: softmax over one key is 1."""
+        queries = self.attn2.queries(x[: layout.attended])
+        attended = self.attn2.output(cross_attention_reference(queries, keys, values, layout))
+        if not layout.single_text_images:
+            return attended
+        rows = [layout.texts[i][0] for i in layout.single_text_images]
+        constant = self.attn2.output(values[rows])  # [singles, width]
+        index = layout.image_index[layout.attended :] - layout.single_text_images.start
+        return torch.cat([attended, constant[index]])
+
+
+class SanaTransformer(nn.Module):
+    """Predicts velocity (flow checkpoints) or the TrigFlow output (Sprint) for packed latents."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.patch_embed = PatchEmbed(config)
+        self.time_embed = TimeEmbedding(width, config.guidance_embeds)
+        self.caption_projection = CaptionProjection(config)
+        self.caption_norm = RMSNorm(width)
+        self.transformer_blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.num_layers))
+        self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
+        self.proj_out = nn.Linear(width, config.in_channels)
+
+    @property
+    def blocks(self) -> list[SanaBlock]:
+        return cast(list[SanaBlock], self.transformer_blocks)
+
+    def project_text(self, embeddings: torch.Tensor) -> PackedText:
+        """Text embeddings [S, caption_channels] to the keys and values of all layers: once per prompt."""
+        x = self.caption_norm(self.caption_projection(embeddings))
+        attentions = [block.attn2 for block in self.blocks]
+        return PackedText(torch.stack([a.keys(x) for a in attentions]), torch.stack([a.values(x) for a in attentions]))
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        layout: TokenLayout,
+        timesteps: torch.Tensor,
+        text: PackedText,
+        guidance: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """tokens: [T, in_channels]; timesteps, guidance: [N] (guidance for Sprint only). Returns [T, in_channels]."""
+        x = self.patch_embed(tokens)
+        if self.config.interpolation_scale is not None:
+            x = (x + self.positions(layout)).to(x.dtype)
+        modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, layout, modulation, text.keys[layer], text.values[layer])
+        shift, scale = (self.scale_shift_table + embedded[:, None]).unbind(1)
+        return self.proj_out(modulate_reference(x, shift, scale, layout))
+
+    def positions(self, layout: TokenLayout) -> torch.Tensor:
+        """Sin-cos position embedding of the 2K and 4K checkpoints, fp32 [T, width]."""
+        config = self.config
+        return torch.cat(
+            [
+                position_embedding(size, config.width, config.sample_size, config.interpolation_scale, layout.device)
+                for size in layout.sizes
+            ]
+        )

@@ -1,0 +1,204 @@
+"""What runs on the device: encode prompts, one denoise step for a packed batch, decode an image. Holds the models."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kernels.layout import TokenLayout
+
+from .checkpoint import Checkpoint
+from .errors import GenerationFailed
+from .images import to_uint8
+from .loader import Models
+from .models.sana import PackedText
+from .prompts import PromptCache, PromptEncoder
+from .request import Request
+from .solver import Schedule, dpmpp_2m_schedule, guide, scm_schedule, solver_step
+from .state import ImageState, unit_noise
+
+
+@dataclass
+class Pack:
+    """A batch laid out once and stepped while its members stay the same.
+
+    Args:
+        requests: members, in the order of `latents`.
+        latents, old_denoised: fp32 [R, C], the members' rows end to end.
+        owner: member of each of those rows, int64 [R].
+        image_owner: member of each packed image (a member under guidance has two).
+        source: row of `latents` for each row of the packed matrix, int64 [T].
+        conditional, unconditional: packed row of each row of `latents`; the same where there is no guidance.
+        guidance: fp32 [R, 1].
+        embedded_guidance: fp32 [N] for checkpoints that embed it.
+    """
+
+    requests: tuple[Request, ...]
+    latents: torch.Tensor
+    old_denoised: torch.Tensor
+    layout: TokenLayout
+    text: PackedText
+    owner: torch.Tensor
+    image_owner: list[int]
+    source: torch.Tensor
+    conditional: torch.Tensor
+    unconditional: torch.Tensor
+    guidance: torch.Tensor
+    embedded_guidance: torch.Tensor | None
+
+
+class ModelRunner:
+    """The models on their device, and the phases of a batch."""
+
+    def __init__(self, models: Models, checkpoint: Checkpoint, prompt_cache_bytes: int) -> None:
+        self.models = models
+        self.device = models.device
+        self.config = checkpoint.transformer
+        self.solver = checkpoint.solver
+        self.scaling_factor = checkpoint.decoder.scaling_factor
+        self.compression = checkpoint.decoder.compression
+        with torch.inference_mode():
+            self.prompts = PromptEncoder(models.text_encoder, models.tokenizer)
+            self.null_text = self._project(self.prompts.encode_negative(""))
+        self.cache = PromptCache(prompt_cache_bytes)
+        self._pack: Pack | None = None
+
+    @property
+    def uses_guidance_branch(self) -> bool:
+        """Classifier-free guidance by a second branch; Sprint embeds the scale instead."""
+        return not self.config.guidance_embeds
+
+    def schedule(self, steps: int) -> Schedule:
+        if self.solver.scm:
+            return scm_schedule(steps, self.solver.sigma_data)
+        return dpmpp_2m_schedule(steps, self.solver.flow_shift, self.config.timestep_scale)
+
+    @torch.inference_mode()
+    def encode(self, requests: tuple[Request, ...]) -> None:
+        """Gives each request its text and its first noise."""
+        for request in requests:
+            params = request.params
+            size = (params.height // self.compression, params.width // self.compression)
+            schedule = self.schedule(params.num_inference_steps)
+            generator = torch.Generator().manual_seed(request.seed)
+            noise = unit_noise(size, self.config.in_channels, generator).to(self.device) * schedule.initial_scale
+            negative = self.negative_text(params.negative_prompt) if request.forwards == 2 else None
+            text = self.text(params.prompt)
+            request.state = ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, negative)
+
+    def text(self, prompt: str) -> PackedText:
+        return self.cache.get(prompt, False, lambda: self._project(self.prompts.encode(prompt)))
+
+    def negative_text(self, prompt: str) -> PackedText:
+        if not prompt.strip():
+            return self.null_text
+        return self.cache.get(prompt, True, lambda: self._project(self.prompts.encode_negative(prompt)))
+
+    @torch.inference_mode()
+    def denoise(self, requests: tuple[Request, ...]) -> None:
+        """One step for every request, each at its own place in its own schedule: one forward of the transformer."""
+        if self._pack is None or self._pack.requests != requests:
+            embedded_scale = self.config.guidance_embeds_scale if self.config.guidance_embeds else None
+            self._pack = build_pack(requests, self.device, embedded_scale)
+        pack = self._pack
+        states = [state_of(request) for request in requests]
+        steps = [(state.schedule, request.step) for state, request in zip(states, requests, strict=True)]
+        times = torch.stack([schedule.times[step] for schedule, step in steps])[pack.image_owner].to(self.device)
+        scale = torch.stack([schedule.input_scale[step] for schedule, step in steps]).to(self.device)
+        coefficients = torch.stack([schedule.coefficients[step] for schedule, step in steps]).to(self.device)
+
+        tokens = (pack.latents * scale[pack.owner, None]).to(self.models.dtype)[pack.source]
+        velocity = self.models.transformer(tokens, pack.layout, times, pack.text, pack.embedded_guidance).float()
+        velocity = guide(velocity[pack.conditional], velocity[pack.unconditional], pack.guidance)
+        noise = torch.zeros((), device=self.device)
+        if any(schedule.draws_noise(step) for schedule, step in steps):
+            noise = torch.cat(
+                [
+                    state.noise() if schedule.draws_noise(step) else torch.zeros_like(state.latents)
+                    for state, (schedule, step) in zip(states, steps, strict=True)
+                ]
+            )
+        pack.latents, pack.old_denoised = solver_step(
+            pack.latents, velocity, pack.old_denoised, noise, coefficients[pack.owner]
+        )
+        rows = [len(state.latents) for state in states]
+        for state, latents, old in zip(states, pack.latents.split(rows), pack.old_denoised.split(rows), strict=True):
+            state.latents, state.old_denoised = latents, old
+
+    @torch.inference_mode()
+    def decode(self, request: Request) -> np.ndarray:
+        """Pixels of a finished image, uint8 [H, W, 3]. Raises GenerationFailed when its numbers overflowed."""
+        state = state_of(request)
+        if not torch.isfinite(state.latents).all():
+            raise GenerationFailed(
+                f"the picture overflowed in {str(self.models.dtype).removeprefix('torch.')}; start the server with a "
+                "wider --dtype"
+            )
+        decoder = self.models.decoder
+        dtype = decoder.conv_in.weight.dtype
+        latents = state.latents.T.unflatten(1, state.size).unsqueeze(0).to(dtype) / self.scaling_factor
+        height, width = (side * self.compression for side in state.size)
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        for rows, band in decoder.bands(latents.contiguous(memory_format=torch.channels_last)):
+            pixels[rows] = to_uint8(band[0]).cpu().numpy()
+        return pixels
+
+    def synchronize(self) -> None:
+        """Waits for the device, so that a stage's time is its own."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _project(self, embeddings: torch.Tensor) -> PackedText:
+        return self.models.transformer.project_text(embeddings.to(self.models.dtype))
+
+
+def state_of(request: Request) -> ImageState:
+    if request.state is None:
+        raise RuntimeError(f"request {request.request_id} was not encoded")
+    return request.state
+
+
+def build_pack(requests: tuple[Request, ...], device: torch.device, embedded_scale: float | None) -> Pack:
+    """Lays the members out: images of one shape side by side, those with a single text row (null prompts) last."""
+    states = [state_of(request) for request in requests]
+    images = [(member, state.text, False) for member, state in enumerate(states)]
+    images += [(member, state.negative, True) for member, state in enumerate(states) if state.negative is not None]
+    images.sort(key=lambda image: (image[1].length == 1, states[image[0]].size, image[1].length))
+
+    texts = list({id(text): text for _, text, _ in images}.values())
+    starts, total = {}, 0
+    for text in texts:
+        starts[id(text)] = total
+        total += text.length
+    layout = TokenLayout(
+        sizes=tuple(states[member].size for member, _, _ in images),
+        texts=tuple((starts[id(text)], starts[id(text)] + text.length) for _, text, _ in images),
+        device=device,
+    )
+    rows = torch.tensor([len(state.latents) for state in states])
+    first_row = torch.cumsum(rows, 0) - rows
+    source = torch.cat([first_row[member] + torch.arange(int(rows[member])) for member, _, _ in images])
+    conditional, unconditional = torch.empty(int(rows.sum()), dtype=torch.long), torch.full((int(rows.sum()),), -1)
+    packed = torch.arange(layout.total)
+    for image, (_, _, negative) in enumerate(images):
+        here = slice(layout.offsets[image], layout.offsets[image + 1])
+        (unconditional if negative else conditional)[source[here]] = packed[here]
+    unconditional = torch.where(unconditional < 0, conditional, unconditional)
+
+    scales = torch.tensor([request.params.guidance_scale for request in requests])
+    owner = torch.repeat_interleave(torch.arange(len(requests)), rows)
+    image_owner = [member for member, _, _ in images]
+    return Pack(
+        requests=requests,
+        latents=torch.cat([state.latents for state in states]),
+        old_denoised=torch.cat([state.old_denoised for state in states]),
+        layout=layout,
+        text=PackedText.cat(texts),
+        owner=owner.to(device),
+        image_owner=image_owner,
+        source=source.to(device),
+        conditional=conditional.to(device),
+        unconditional=unconditional.to(device),
+        guidance=scales[owner, None].to(device),
+        embedded_guidance=None if embedded_scale is None else (scales * embedded_scale)[image_owner].to(device),
+    )

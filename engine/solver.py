@@ -1,0 +1,129 @@
+"""From noise to latents: Flow-DPM-Solver++ 2M (SANA, section 3.3) and Sprint's SCM, as tables of row-wise coefficients.
+
+Both solvers are affine in what a step knows, so one function advances any mix of requests, steps and step counts:
+    denoised = data_latents * x + data_output * output
+    x_next   = x_scale * x + denoised_scale * denoised + change_scale * (denoised - old_denoised) + noise_scale * noise
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+TRAIN_STEPS = 1000
+SCM_MAX_TIME = 1.57080
+SCM_TWO_STEP_TIME = 1.3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One row per step.
+
+    Args:
+        times: what the transformer is told, fp32 [steps].
+        initial_scale: of the initial unit noise.
+        input_scale: of the latents before the transformer, [steps].
+        coefficients: fp32 [steps, 6], columns as in the module's formula, in its order.
+    """
+
+    times: torch.Tensor
+    initial_scale: float
+    input_scale: torch.Tensor
+    coefficients: torch.Tensor
+
+    @property
+    def steps(self) -> int:
+        return len(self.times)
+
+    def draws_noise(self, step: int) -> bool:
+        """Whether step `step` adds fresh noise."""
+        return bool(self.coefficients[step, 5] != 0)
+
+
+def flow_sigmas(steps: int, shift: float) -> np.ndarray:
+    """Noise levels from about 1 to 0, float64 [steps + 1]: s u / (1 + (s - 1) u) on an even grid, then 0."""
+    u = 1.0 - np.linspace(1, 1 / TRAIN_STEPS, steps + 1)
+    shifted = np.flip(shift * u / (1 + (shift - 1) * u))[:-1]
+    return np.append(shifted, 0.0)
+
+
+def flow_timesteps(sigmas: np.ndarray) -> np.ndarray:
+    """The integer times the flow checkpoints were trained on, int64 [steps]."""
+    return (sigmas[:-1] * TRAIN_STEPS).astype(np.int64)
+
+
+def dpmpp_2m_schedule(steps: int, shift: float, timestep_scale: float = 1.0) -> Schedule:
+    """DPM-Solver++ 2M (arXiv 2211.01095, algorithm 2) on rectified flow, alpha = 1 - sigma.
+
+    Midpoint, data prediction; the first and the last step are of order 1.
+    """
+    exact = flow_sigmas(steps, shift)
+    sigmas = torch.from_numpy(exact.astype(np.float32))
+    log_snr = torch.log(1 - sigmas) - torch.log(sigmas)  # lambda; infinite at the final sigma 0
+    rows = []
+    for i in range(steps):
+        h = log_snr[i + 1] - log_snr[i]
+        denoised_scale = -(1 - sigmas[i + 1]) * (torch.exp(-h) - 1)
+        change_scale = torch.zeros(())
+        if 0 < i < steps - 1:
+            r = (log_snr[i] - log_snr[i - 1]) / h
+            change_scale = 0.5 * denoised_scale / r
+        sigma_ratio = sigmas[i + 1] / sigmas[i]
+        rows.append([1.0, -float(sigmas[i]), float(sigma_ratio), float(denoised_scale), float(change_scale), 0.0])
+    times = torch.from_numpy(flow_timesteps(exact)).float() * timestep_scale
+    return Schedule(times, 1.0, torch.ones(steps), torch.tensor(rows))
+
+
+def scm_times(steps: int) -> list[float]:
+    """TrigFlow angles from pi / 2 to 0, steps + 1 of them; two steps use the angle Sprint was tuned for."""
+    if steps == 2:
+        return torch.tensor([SCM_MAX_TIME, SCM_TWO_STEP_TIME, 0.0]).tolist()
+    return torch.linspace(SCM_MAX_TIME, 0.0, steps + 1).tolist()
+
+
+def scm_schedule(steps: int, sigma_data: float) -> Schedule:
+    """Sprint's stochastic consistency steps (arXiv 2503.09641, section 3): jump to the data, add fresh noise.
+
+    The network is a flow model told s = sin t / (sin t + cos t); a change of variables makes its output TrigFlow's.
+    """
+    angles = scm_times(steps)
+    times, input_scale, rows = [], [], []
+    for i, (angle, following) in enumerate(pairwise(angles)):
+        sin, cos = math.sin(angle), math.cos(angle)
+        s = sin / (sin + cos)
+        norm = math.sqrt(s * s + (1 - s) ** 2)
+        times.append(s)
+        input_scale.append(norm / sigma_data)
+        data_latents = cos - sin * (1 - 2 * s)
+        data_output = -sin * sigma_data * (1 - 2 * s + 2 * s * s) / norm
+        if i == steps - 1:  # the last jump lands on the data, in units of the decoder
+            rows.append([data_latents, data_output, 0.0, 1 / sigma_data, 0.0, 0.0])
+        else:
+            noise_scale = math.sin(following) * sigma_data
+            rows.append([data_latents, data_output, 0.0, math.cos(following), 0.0, noise_scale])
+    return Schedule(torch.tensor(times), sigma_data, torch.tensor(input_scale), torch.tensor(rows))
+
+
+def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): u + g (c - u). scale broadcasts over rows."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def solver_step(
+    x: torch.Tensor, output: torch.Tensor, old_denoised: torch.Tensor, noise: torch.Tensor, coefficients: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step for every row at its own place in its own schedule.
+
+    Args:
+        x, output, old_denoised, noise: fp32 [T, C]; the last two are read only where their coefficient is not 0.
+        coefficients: fp32 [T, 6] (or [1, 6] for all rows).
+
+    Returns:
+        The next latents and the denoised estimate, fp32 [T, C].
+    """
+    data_latents, data_output, x_scale, denoised_scale, change_scale, noise_scale = coefficients.split(1, dim=-1)
+    denoised = data_latents * x + data_output * output
+    x_next = x_scale * x + denoised_scale * denoised + change_scale * (denoised - old_denoised) + noise_scale * noise
+    return x_next, denoised

@@ -1,0 +1,104 @@
+"""The nouns that cross the engine's border: what is asked, what is told. Frozen, picklable, free of tensors."""
+
+from dataclasses import dataclass, field
+
+from .errors import SanaError
+
+MAX_SEED = 2**63 - 1
+MAX_IMAGES = 10
+MAX_STEPS = 100
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """One request for `n` images of one prompt. Image k is drawn from seed + k.
+
+    Args:
+        prompt: text; what lies beyond the encoder's 298 tokens is cut.
+        negative_prompt: text to steer away from; "" is the model's unconditional branch.
+        width, height: pixels of the image, exactly.
+        num_inference_steps: forward passes of the transformer.
+        guidance_scale: classifier-free guidance; off at 1 and below (Sprint: the embedded guidance).
+        seed: of the first image.
+        n: images.
+    """
+
+    prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    negative_prompt: str = ""
+    n: int = 1
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the loaded model is and takes; the worker sends it when it is ready.
+
+    Args:
+        id: name in the API.
+        default_size: (width, height) in pixels.
+        size_multiple: both sides are multiples of it.
+        max_side: longest side in pixels.
+        created: Unix seconds.
+    """
+
+    id: str
+    default_size: tuple[int, int]
+    default_steps: int
+    default_guidance: float
+    size_multiple: int
+    max_side: int
+    created: int
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds a request spent in each stage."""
+
+    queue: float = 0.0
+    encode: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a request."""
+
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The request left the queue: its first step is about to run."""
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """Image `image_index` finished step `step` of `steps`."""
+
+    image_index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """Image `image_index` is done: a PNG with its parameters in text chunks."""
+
+    image_index: int
+    seed: int
+    image: bytes = field(repr=False)
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The request, all its images, ended with this error."""
+
+    error: SanaError

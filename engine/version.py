@@ -1,0 +1,13 @@
+"""The version of this program, as installed; the source tree alone has none."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def read_version() -> str:
+    try:
+        return version("sana-serve")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+VERSION = read_version()

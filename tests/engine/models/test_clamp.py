@@ -1,0 +1,73 @@
+"""fp16-trained checkpoints keep self-attention within +-65504 in every dtype; others must not be touched."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import SanaTransformer2DModel
+
+from engine.models.sana import FLOAT16_MAX, SanaConfig, SanaTransformer
+from kernels.layout import TokenLayout
+
+from ...checkpoints import random_transformer
+from ...reference import REL, relative_error
+
+LAYOUT = TokenLayout(((4, 4),), ((0, 3),), torch.device("cpu"))
+
+
+def loud_transformer() -> SanaTransformer2DModel:
+    """Self-attention output of a few times the largest fp16, as the released 1.0 models reach it."""
+    theirs = random_transformer({}, seed=2)
+    with torch.no_grad():
+        for block in theirs.transformer_blocks:
+            block.attn1.to_v.weight.mul_(10.0)
+            block.attn1.to_out[0].weight.mul_(8e4)  # every weight itself fits fp16
+    return theirs
+
+
+def ours(clamp: bool, dtype: torch.dtype) -> SanaTransformer:
+    theirs = loud_transformer()
+    config = replace(SanaConfig.from_dict(dict(theirs.config)), clamp_attention=clamp)
+    model = SanaTransformer(config).eval()
+    model.load_state_dict(theirs.state_dict())
+    return model.to(dtype)
+
+
+@torch.inference_mode()
+def attention_output(clamp: bool, dtype: torch.dtype) -> torch.Tensor:
+    x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return ours(clamp, dtype).transformer_blocks[0].self_attention(x, LAYOUT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_clamped_in_every_dtype(dtype: torch.dtype) -> None:
+    out = attention_output(clamp=True, dtype=dtype).float()
+    bound = torch.tensor(FLOAT16_MAX, dtype=dtype).float()  # bf16 rounds it to 65536
+    assert (out.abs() == bound).float().mean() > 0.1
+    assert out.abs().max() == bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_not_clamped_where_the_checkpoint_was_not_trained_so(dtype: torch.dtype) -> None:
+    assert attention_output(clamp=False, dtype=dtype).float().abs().max() > 2 * FLOAT16_MAX
+
+
+@torch.inference_mode()
+def test_the_clamped_forward_is_diffusers_with_its_fp16_clamp_in_fp32() -> None:
+    """diffusers clamps only when it runs in fp16; a hook clamps the same place in fp32."""
+    theirs = loud_transformer()
+    for block in theirs.transformer_blocks:
+        block.attn1.register_forward_hook(lambda _module, _args, out: out.clamp(-65504, 65504))
+    generator = torch.Generator().manual_seed(1)
+    latents, text = torch.randn(1, 32, 4, 4, generator=generator), torch.randn(1, 3, 48, generator=generator)
+    time = torch.tensor([400.0])
+    expected = theirs(latents, text, time).sample[0].flatten(1).T
+    unclamped = loud_transformer()(latents, text, time).sample[0].flatten(1).T
+
+    def run(clamp: bool) -> torch.Tensor:
+        model = ours(clamp, torch.float32)
+        return model(latents[0].flatten(1).T, LAYOUT, time, model.project_text(text[0]))
+
+    assert relative_error(run(True), expected) <= REL
+    assert relative_error(run(False), unclamped) <= REL
+    assert relative_error(run(False), expected) > 0.01

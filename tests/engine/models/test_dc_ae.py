@@ -1,0 +1,106 @@
+"""DC-AE against diffusers' AutoencoderDC, and decoding in bands against decoding whole."""
+
+from functools import cache
+
+import pytest
+import torch
+from diffusers import AutoencoderDC
+
+from engine import CheckpointError
+from engine.models import dc_ae, dc_ae_blocks
+from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder, local_stages
+
+from ...checkpoints import DC_AE, LITE, SHUFFLED, random_autoencoder
+from ...reference import REL, relative_error
+
+AUTOENCODERS = {"dc-ae": DC_AE, "shuffled": SHUFFLED, "lite": LITE}
+SIZES = [(1, 1), (4, 4), (2, 7), (9, 1), (5, 3)]
+
+
+@cache
+def models(name: str) -> tuple[AutoencoderDC, DCAEDecoder]:
+    theirs = random_autoencoder(AUTOENCODERS[name], seed=1)
+    decoder = DCAEDecoder(DCAEConfig.from_dict(dict(theirs.config))).eval()
+    decoder.load_state_dict(theirs.decoder.state_dict())
+    return theirs, decoder
+
+
+def random_latents(size: tuple[int, int], n: int = 1) -> torch.Tensor:
+    return 2.4 * torch.randn(n, 32, *size, generator=torch.Generator().manual_seed(sum(size)))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@torch.inference_mode()
+def test_decoder_equals_diffusers(name: str, size: tuple[int, int]) -> None:
+    theirs, ours = models(name)
+    latents = random_latents(size, n=2)
+    expected = theirs.decode(latents).sample
+    assert expected.std() > 0.2
+    assert relative_error(ours(latents), expected) <= REL
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@torch.inference_mode()
+def test_encoder_equals_diffusers(name: str) -> None:
+    theirs = models(name)[0]
+    encoder = DCAEEncoder(DCAEConfig.from_dict(dict(theirs.config))).eval()
+    encoder.load_state_dict(theirs.encoder.state_dict())
+    pixels = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    assert relative_error(encoder(pixels), theirs.encode(pixels).latent) <= REL
+
+
+@pytest.mark.parametrize("band_elements", [1, 2**15, 2**18])
+@pytest.mark.parametrize("size", [(9, 2), (4, 4), (1, 3)], ids=str)
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@torch.inference_mode()
+def test_bands_equal_the_whole(
+    name: str, size: tuple[int, int], band_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = models(name)[1]
+    latents = random_latents(size)
+    whole = decoder(latents)
+    monkeypatch.setattr(dc_ae, "BAND_ELEMENTS", band_elements)
+    bands = list(decoder.bands(latents))
+    joined = torch.cat([pixels for _, pixels in bands], dim=2)
+    assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
+    assert all(pixels.shape[2] == rows.stop - rows.start for rows, pixels in bands)
+    assert joined.shape == whole.shape
+    if band_elements == 1:
+        assert len(bands) == decoder.deep(latents).shape[2]  # a band per row: the halo is all it borrows
+    assert relative_error(joined, whole) <= 1e-6
+    assert (joined - whole).abs().max() <= 1e-4 * whole.abs().max()
+
+
+@pytest.mark.parametrize(("name", "local"), [("dc-ae", 3), ("shuffled", 3), ("lite", 5)])
+def test_only_stages_without_attention_run_in_bands(name: str, local: int) -> None:
+    assert local_stages(DCAEConfig.from_dict(AUTOENCODERS[name]).decoder) == local
+
+
+@pytest.mark.parametrize("elements", [1, 20_000])
+@torch.inference_mode()
+def test_feed_forward_in_bands_equals_the_whole(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = models("dc-ae")[1]
+    latents = random_latents((5, 3))
+    whole = decoder(latents)
+    monkeypatch.setattr(dc_ae_blocks, "FFN_BAND_ELEMENTS", elements)
+    assert relative_error(decoder(latents), whole) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("decoder_norm_types", "batch_norm"), ("decoder_block_types", "Mamba"), ("decoder_conv_act_fn", "snake")],
+)
+def test_a_decoder_of_another_kind_is_refused_by_name(setting: str, value: str) -> None:
+    with pytest.raises(CheckpointError, match=value):
+        DCAEDecoder(DCAEConfig.from_dict(DC_AE | {setting: value}))
+
+
+def test_absent_settings_take_the_defaults_of_diffusers() -> None:
+    """The real DC-AE's config.json leaves several out."""
+    with torch.device("meta"):
+        theirs = AutoencoderDC()
+        ours = DCAEDecoder(DCAEConfig.from_dict({}))
+    shapes = {key: tensor.shape for key, tensor in theirs.decoder.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in ours.state_dict().items()} == shapes
+    assert DCAEConfig.from_dict({}).compression == theirs.spatial_compression_ratio == 32

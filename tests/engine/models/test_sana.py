@@ -1,0 +1,143 @@
+"""The transformer against diffusers', one image at a time, and packed against one at a time."""
+
+import inspect
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import SanaTransformer2DModel
+
+from engine import CheckpointError
+from engine.models.sana import PackedText, SanaConfig, SanaTransformer
+from kernels.layout import TokenLayout
+
+from ...checkpoints import FAMILIES, TRANSFORMER, random_transformer
+from ...reference import REL, relative_error
+
+CPU = torch.device("cpu")
+CASES = [  # latent size, timestep of 0..1000, text rows, guidance (Sprint's)
+    ((4, 4), 999.0, 7, 4.5),
+    ((1, 1), 136.0, 1, 1.0),
+    ((3, 7), 500.0, 300, 0.0),
+    ((8, 2), 1.0, 2, 7.5),
+    ((13, 11), 707.0, 31, 2.0),
+]
+
+
+@cache
+def models(name: str) -> tuple[SanaTransformer2DModel, SanaTransformer]:
+    family = FAMILIES[name]
+    theirs = random_transformer(family.transformer, seed=1)
+    ours = SanaTransformer(SanaConfig.from_dict(dict(theirs.config))).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def inputs(case: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents [1, 32, h, w] and text [1, S, channels]."""
+    (height, width), _, length, _ = CASES[case]
+    generator = torch.Generator().manual_seed(case)
+    latents = torch.randn(1, 32, height, width, generator=generator)
+    return latents, torch.randn(1, length, TRANSFORMER["caption_channels"], generator=generator)
+
+
+def time_and_guidance(name: str, case: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As the pipelines give them: Sprint's time runs in 0..1 and its guidance is scaled by 0.1."""
+    _, time, _, guidance = CASES[case]
+    if FAMILIES[name].sprint:
+        return torch.tensor([time / 1000]), torch.tensor([guidance * 0.1])
+    return torch.tensor([time]), None
+
+
+@torch.inference_mode()
+def run_theirs(name: str, case: int, padding: int = 0) -> torch.Tensor:
+    """Rows [h * w, 32]."""
+    latents, text = inputs(case)
+    time, guidance = time_and_guidance(name, case)
+    mask = torch.ones(1, text.shape[1] + padding, dtype=torch.int64)
+    mask[:, text.shape[1] :] = 0
+    padded = torch.cat([text, torch.full((1, padding, text.shape[2]), 3.0)], dim=1)
+    out = models(name)[0](latents, padded, time, guidance=guidance, encoder_attention_mask=mask, return_dict=False)[0]
+    return out[0].flatten(1).T
+
+
+@torch.inference_mode()
+def run_ours(name: str, cases: list[int]) -> list[torch.Tensor]:
+    """The cases as one pack; those with one text row must come last."""
+    ours = models(name)[1]
+    tokens, texts, times, guidances, borders = [], [], [], [], [0]
+    for case in cases:
+        latents, text = inputs(case)
+        time, guidance = time_and_guidance(name, case)
+        tokens.append(latents[0].flatten(1).T)
+        texts.append(ours.project_text(text[0]))
+        times.append(time)
+        guidances.append(guidance)
+        borders.append(borders[-1] + text.shape[1])
+    sizes = tuple(CASES[case][0] for case in cases)
+    layout = TokenLayout(sizes, tuple(pairwise(borders)), CPU)
+    guidance = torch.cat(guidances) if FAMILIES[name].sprint else None
+    out = ours(torch.cat(tokens), layout, torch.cat(times), PackedText.cat(texts), guidance)
+    return list(out.split([h * w for h, w in sizes]))
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_diffusers(name: str, case: int) -> None:
+    expected = run_theirs(name, case)
+    assert expected.std() > 0.3  # else the comparison says little
+    assert relative_error(run_ours(name, [case])[0], expected) <= REL
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_text_without_padding_equals_masked_padding(name: str) -> None:
+    assert relative_error(run_ours(name, [0])[0], run_theirs(name, 0, padding=20)) <= REL
+
+
+@pytest.mark.parametrize("order", [[0, 2, 3, 4, 1], [4, 4, 0, 1, 1], [3, 0], [1]], ids=str)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mixed_pack_equals_one_by_one(name: str, order: list[int]) -> None:
+    for case, packed in zip(order, run_ours(name, order), strict=True):
+        assert relative_error(packed, run_ours(name, [case])[0]) <= REL
+
+
+@pytest.mark.parametrize("name", ["sana-2k", "sana-4k"])
+def test_position_embedding_at_the_size_diffusers_has_cached(name: str) -> None:
+    theirs, ours = models(name)
+    side = theirs.config.sample_size
+    layout = TokenLayout(((side, side), (4, 4)), ((0, 2), (2, 4)), CPU)
+    positions = ours.positions(layout)
+    assert relative_error(positions[: side * side], theirs.patch_embed.pos_embed[0]) <= REL
+
+
+def test_output_depends_on_time_text_and_guidance() -> None:
+    """Otherwise a parity test could pass on a model that ignores an input."""
+    for name in ("sana-1.0", "sana-sprint"):
+        latents, text = inputs(0)
+        time, guidance = time_and_guidance(name, 0)
+        arguments = {"encoder_hidden_states": text, "timestep": time, "guidance": guidance}
+        changes = {"encoder_hidden_states": text.flip(2), "timestep": time / 2}
+        if guidance is not None:
+            changes["guidance"] = guidance * 3
+        with torch.inference_mode():
+            base = models(name)[0](latents, **arguments).sample
+            for key, value in changes.items():
+                changed = models(name)[0](latents, **(arguments | {key: value})).sample
+                assert relative_error(changed, base) > 100 * REL, key
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("patch_size", 2), ("out_channels", 64), ("cross_attention_dim", 65), ("qk_norm", "layer_norm")],
+)
+def test_a_config_of_another_kind_is_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"{setting} = {value!r}"):
+        SanaConfig.from_dict(dict(random_transformer({}, 0).config) | {setting: value})
+
+
+def test_absent_settings_take_the_defaults_of_diffusers() -> None:
+    ours = SanaConfig.from_dict({})
+    theirs = inspect.signature(SanaTransformer2DModel.__init__).parameters
+    for name in SanaConfig.__dataclass_fields__.keys() & theirs.keys():
+        assert getattr(ours, name) == theirs[name].default, name
