@@ -1,0 +1,1 @@
+"""HTTP and the command line: speaks OpenAI's images API and knows no tensors."""

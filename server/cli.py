@@ -1,0 +1,131 @@
+"""The command `sana`: serve, generate, doctor. One clear line and status 1 for an error, never a traceback."""
+
+import argparse
+import asyncio
+import dataclasses
+import functools
+import logging
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from engine import DTYPES, VERSION, EngineConfig, SanaError
+
+from .config import LOG_LEVELS, ServerConfig
+
+log = logging.getLogger("sana.cli")
+STOPPED_BY_USER = 130  # what a shell reports for SIGINT
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except SanaError as error:
+        print(f"sana: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("sana: stopped", file=sys.stderr)
+        return STOPPED_BY_USER
+    except Exception as error:
+        log.debug("unexpected", exc_info=True)
+        print(f"sana: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def serve(args: argparse.Namespace) -> int:
+    from .serving import run_server  # here, because `generate` needs no HTTP
+
+    run_server(ServerConfig(**settings(args, ServerConfig), engine=engine_config(args)))
+    return 0
+
+
+def generate(args: argparse.Namespace) -> int:
+    from .generate import generate_files
+    from .params import fill_params, parse_size
+
+    if args.size != "auto":
+        parse_size(args.size)  # before minutes of loading
+    fill = functools.partial(
+        fill_params,
+        prompt=args.prompt,
+        size=args.size,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        seed=args.seed,
+        negative_prompt=args.negative_prompt,
+        n=args.n,
+    )
+    # A failure is told in one line; its traceback is for the log of a server.
+    engine = dataclasses.replace(engine_config(args), log_level="critical")
+    asyncio.run(generate_files(engine, fill, args.out))
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    flags = ["--model", args.model, "--device", args.device, "--dtype", args.dtype]
+    return subprocess.call([sys.executable, "-m", "engine.doctor", *flags])  # a child: it imports torch
+
+
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    return EngineConfig(**settings(args, EngineConfig))
+
+
+def settings(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The flags that are fields of `config`; a field without a flag keeps its default."""
+    names = {field.name for field in fields(config)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sana", description="Text in, picture out: an inference server for SANA.")
+    parser.add_argument("--version", action="version", version=f"sana {VERSION}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command = commands.add_parser("serve", help="answer HTTP requests")
+    command.set_defaults(run=serve)
+    add_model_flags(command)
+    command.add_argument("--host", default=ServerConfig.host, help="address to listen on (%(default)s)")
+    command.add_argument(
+        "--port", type=int, default=ServerConfig.port, help="TCP port; 0 takes a free one (%(default)s)"
+    )
+    command.add_argument(
+        "--max-queue", type=int, default=EngineConfig.max_queue, help="images that may wait (%(default)s)"
+    )
+    grace_help = "time for running requests when stopped (%(default)s)"
+    command.add_argument("--grace-seconds", type=float, default=ServerConfig.grace_seconds, help=grace_help)
+    command.add_argument(
+        "--log-level", choices=LOG_LEVELS, default=ServerConfig.log_level, help="least grave line to show (%(default)s)"
+    )
+
+    command = commands.add_parser("generate", help="draw one prompt into PNG files")
+    command.set_defaults(run=generate)
+    command.add_argument("prompt", help="what to draw")
+    add_model_flags(command)
+    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
+    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
+    command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
+    command.add_argument("--seed", type=int, help="of the first image (random)")
+    command.add_argument("--negative-prompt", default="", help="what to steer away from (nothing)")
+    command.add_argument(
+        "-n", type=int, default=1, help="images; several are numbered: sana-1.png, sana-2.png, ... (%(default)s)"
+    )
+    command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (%(default)s)")
+
+    command = commands.add_parser("doctor", help="say what this machine offers")
+    command.set_defaults(run=doctor)
+    add_model_flags(command)
+    return parser
+
+
+def add_model_flags(command: argparse.ArgumentParser) -> None:
+    model_help = "demo, a folder in diffusers layout, an NVlabs .pth, or a hub id (%(default)s)"
+    command.add_argument("--model", default=EngineConfig.model, help=model_help)
+    command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
+    command.add_argument("--dtype", choices=DTYPES, default=EngineConfig.dtype, help="of the transformer (%(default)s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

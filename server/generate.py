@@ -1,0 +1,54 @@
+"""`sana generate`: one request without HTTP, drawn into files."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from engine import EngineClient, EngineConfig, Finished, GenerationParams, ModelInfo, Progress
+
+from .writing import check_writable, write_whole
+
+
+async def generate_files(config: EngineConfig, fill: Callable[[ModelInfo], GenerationParams], out: Path) -> None:
+    """Draws what `fill` makes of the loaded model and writes each image as it is done.
+
+    One image goes to `out`, several to out-1.png, out-2.png, ... Raises SanaError.
+    """
+    check_writable(out)
+    engine = EngineClient(config)
+    print(f"sana: loading {config.model}", file=sys.stderr)
+    model = await engine.start()
+    try:
+        await draw(engine, fill(model), out)
+    finally:
+        await engine.stop()
+
+
+async def draw(engine: EngineClient, params: GenerationParams, out: Path) -> None:
+    started = time.monotonic()
+    steps = params.num_inference_steps * params.n
+    async with contextlib.aclosing(engine.generate(params)) as events:
+        with tqdm(total=max(steps, 0), unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
+            async for event in events:
+                if isinstance(event, Progress):
+                    bar.update()
+                elif isinstance(event, Finished):
+                    path = numbered(out, event.image_index) if params.n > 1 else out
+                    write_whole(path, event.image)
+                    bar.write(str(path), file=sys.stdout)
+    last_seed = params.seed + params.n - 1
+    seeds = f"seed {params.seed}" if params.n == 1 else f"seeds {params.seed} to {last_seed}"
+    print(
+        f"sana: {params.width}x{params.height}, {params.num_inference_steps} steps, "
+        f"guidance {params.guidance_scale:g}, {seeds}, {time.monotonic() - started:.1f} s",
+        file=sys.stderr,
+    )
+
+
+def numbered(out: Path, image_index: int) -> Path:
+    """cat.png -> cat-1.png for the first image."""
+    return out.with_name(f"{out.stem}-{image_index + 1}{out.suffix}")

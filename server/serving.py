@@ -1,0 +1,112 @@
+"""`sana serve`: the socket, uvicorn, and how both end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Generator
+from types import FrameType
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from engine import ModelInfo, SanaError
+
+from .access import choose_id
+from .app import create_app
+from .config import ServerConfig
+from .errors import InvalidBody, error_body
+
+log = logging.getLogger("sana.serving")
+MAX_PORT = 65535
+
+
+class ListenError(SanaError):
+    """The address asked for cannot be listened on."""
+
+
+class JSONH11Protocol(H11Protocol):
+    """Answers what is not even HTTP as everything else is answered: in JSON, with an id."""
+
+    def send_400_response(self, msg: str) -> None:
+        content = error_body(InvalidBody(msg))
+        headers = {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
+        fields = [(name.encode(), value.encode()) for name, value in {**headers, "x-request-id": choose_id("")}.items()]
+        response = h11.Response(status_code=400, headers=fields, reason=b"Bad Request")
+        for event in (response, h11.Data(data=content), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn that stops with status 0 and gives running requests an answer before it leaves."""
+
+    def __init__(self, config: ServerConfig, url: str) -> None:
+        self.app = create_app(config, self.announce)
+        self.url = url
+        self.grace_seconds = config.grace_seconds
+        self.failure: BaseException | None = None
+        super().__init__(
+            uvicorn.Config(
+                self.app, http=JSONH11Protocol, ws="none", log_config=None, access_log=False, server_header=False
+            )
+        )
+
+    def announce(self, loading: asyncio.Task[ModelInfo]) -> None:
+        """The engine is ready, or never will be."""
+        if loading.cancelled() or self.should_exit:
+            return
+        self.failure = loading.exception()
+        if self.failure is not None:
+            self.should_exit = True
+        else:
+            model = loading.result()
+            print(f"sana: serving {model.id} ({model.device}, {model.dtype}) on {self.url}", flush=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """In place of uvicorn's, which raises the signal again afterwards: a traceback, or status 143."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        log.info("stopping; running requests have %g s", self.grace_seconds)
+        super().handle_exit(sig, frame)
+        # what still runs then is answered with 503
+        asyncio.get_running_loop().call_later(
+            self.grace_seconds, lambda: asyncio.ensure_future(self.app.state.engine.stop())
+        )
+
+
+def run_server(config: ServerConfig) -> None:
+    """Serves until SIGINT or SIGTERM. Raises SanaError when the port or the model is not to be had."""
+    listener = listen(config.host, config.port)
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    server = Server(config, url)
+    asyncio.run(server.serve(sockets=[listener]))
+    if server.failure is not None:
+        raise server.failure
+
+
+def listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= MAX_PORT:
+        raise ListenError(f"cannot listen on port {port}; --port takes 0 (a free one) to {MAX_PORT}")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that is no name at all
+        number = getattr(error, "errno", None) or 0  # above 0 the system's words are shorter than Python's
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)
+        raise ListenError(f"cannot listen on {host}:{port}: {reason}; choose another with --host and --port") from None

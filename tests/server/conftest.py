@@ -1,0 +1,34 @@
+"""One live server with the embedded model for all tests that only ask it things."""
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from .live import LiveServer
+
+MODEL = "demo"
+SECONDS = 120.0
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Holds ten images at most, so that one request of ten fills it."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with LiveServer(log, "--model", MODEL, "--max-queue", "10") as server:
+        yield server
+    assert server.status == 0
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="session")
+def http(server: LiveServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=SECONDS) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def client(server: LiveServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=SECONDS) as client:
+        yield client

@@ -1,0 +1,96 @@
+"""A real `sana serve` in its own process, on a free port."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+START_SECONDS = 120.0
+STOP_SECONDS = 30.0
+SANA = [sys.executable, "-m", "server.cli"]
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+}  # a model this small loses by more threads
+
+
+@contextmanager
+def request_under_way(url: str, request_id: str, body: dict[str, Any]) -> Iterator[None]:
+    """A client that asks for images, reads nothing, and hangs up at the end."""
+    address = urlsplit(url)
+    content = json.dumps(body)
+    head = (
+        f"POST /v1/images/generations HTTP/1.1\r\nhost: {address.netloc}\r\nx-request-id: {request_id}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall((head + content).encode())
+        time.sleep(0.2)  # it is read and its drawing has begun
+        yield
+
+
+def run_sana(*flags: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`sana` with these flags, to its end."""
+    command = [*SANA, *flags]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=START_SECONDS)
+
+
+class LiveServer:
+    """Context manager: the server is up inside, gone outside. `status` is how it ended."""
+
+    def __init__(self, log: Path, *flags: str) -> None:
+        self.log = log
+        with log.open("w") as stderr:
+            command = [*SANA, "serve", "--device", "cpu", "--port", "0", *flags]
+            self.process = subprocess.Popen(
+                command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+            )
+        self.url = ""
+        self.status: int | None = None
+
+    def __enter__(self) -> "LiveServer":
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(START_SECONDS, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        found = re.search(r"http://\S+", line)
+        if found is None:
+            self.stop()
+            raise AssertionError(f"the server did not start: {line!r}\n{self.log.read_text()}")
+        self.url = found[0]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """SIGTERM, and its end."""
+        if self.status is None:
+            self.process.terminate()
+            self.wait()
+
+    def wait(self) -> int:
+        """The exit status."""
+        try:
+            self.status = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.status = self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.status

@@ -1,0 +1,107 @@
+"""What every endpoint shares: ids, JSON errors, limits. Over real sockets."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from .live import LiveServer
+
+GENERATIONS = "/v1/images/generations"
+JSON = {"content-type": "application/json"}
+
+
+def check_error(response: httpx.Response, status: int, code: str | None) -> str:
+    """The message of an error that has the contract's form."""
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, code)
+    return error["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/images/edits", GENERATIONS + "/", "/docs", "/a%0Ab", "/\u00e9"])
+def test_unknown_urls(http: httpx.Client, path: str) -> None:
+    assert "GET" in check_error(http.get(path), 404, "unknown_url")
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", GENERATIONS, "POST"), ("DELETE", "/v1/models", "GET")])
+def test_wrong_methods(http: httpx.Client, method: str, path: str, allowed: str) -> None:
+    response = http.request(method, path)
+    check_error(response, 405, "method_not_supported")
+    assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"prompt": "\xff"}', b"[1]", b'{"a":' * 50_000, b"[" * 200_000, b'{"n": ' + b"9" * 5000 + b"}"],
+)
+def test_bodies_that_are_no_json_object(http: httpx.Client, body: bytes) -> None:
+    assert "JSON" in check_error(http.post(GENERATIONS, content=body, headers=JSON), 400, None)
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_other_content_types(http: httpx.Client, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = http.post(GENERATIONS, content=b'{"prompt": "a cat"}', headers=headers)
+    assert "application/json" in check_error(response, 400, "unsupported_content_type")
+
+
+def test_bodies_too_large(http: httpx.Client) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 65536
+
+    for content in (b"x" * 3_000_000, chunks()):
+        assert "1048576" in check_error(http.post(GENERATIONS, content=content, headers=JSON), 413, None)
+
+
+def test_a_sane_request_id_comes_back_and_is_logged(http: httpx.Client, server: LiveServer) -> None:
+    assert http.get("/health", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
+    assert re.search(r"abc-1\.2_3 GET /health 200 \d+\.\d ms", server.log.read_text())
+
+
+@pytest.mark.parametrize("offered", ["", "a b", "x" * 200, "<script>", "{}"])
+def test_other_request_ids_are_replaced(http: httpx.Client, offered: str) -> None:
+    given = http.get("/health", headers={"x-request-id": offered}).headers["x-request-id"]
+    assert re.fullmatch(r"req_[0-9a-f]{24}", given)
+
+
+def test_request_ids_are_unique_and_time_is_told(http: httpx.Client) -> None:
+    answers = [http.get("/health") for _ in range(5)]
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 5
+    assert all(int(answer.headers["openai-processing-ms"]) >= 0 for answer in answers)
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(http: httpx.Client, server: LiveServer) -> None:
+    http.get("/x%0d%0aforged%20line")
+    log = server.log.read_text()
+    assert "/x%0d%0aforged%20line 404" in log.replace("%0D%0A", "%0d%0a")
+    assert "\nforged line" not in log
+
+
+@pytest.mark.parametrize("wire", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nhost: a\r\nbad header\r\n\r\n"])
+def test_what_is_no_http_is_answered_in_json(server: LiveServer, wire: bytes) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(wire)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-request-id: req_" in head
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_api_describes_itself(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    operation = document["paths"][GENERATIONS]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"]["required"] == ["prompt"]

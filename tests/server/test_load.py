@@ -1,0 +1,49 @@
+"""A busy server: full queues and clients that leave."""
+
+import concurrent.futures
+import time
+from typing import Any
+
+import httpx
+
+from .live import LiveServer, request_under_way
+
+LONG: dict[str, Any] = {"prompt": "a cat", "size": "256x256", "n": 10, "num_inference_steps": 100}
+SMALL: dict[str, Any] = {"prompt": "a cat", "size": "64x64", "num_inference_steps": 1}
+
+
+def wait_for(server: LiveServer, words: str, seconds: float = 20.0) -> None:
+    """Until the log says so."""
+    end = time.monotonic() + seconds
+    while words not in server.log.read_text():
+        assert time.monotonic() < end, f"no {words!r} in the log"
+        time.sleep(0.05)
+
+
+def test_a_client_that_leaves_frees_its_place(server: LiveServer, http: httpx.Client) -> None:
+    with request_under_way(server.url, "leaver", LONG):
+        pass
+    wait_for(server, "leaver POST /v1/images/generations 499")
+    assert http.post("/v1/images/generations", json={**SMALL, "n": 10}).status_code == 200  # all ten places are free
+
+
+def test_a_full_queue_is_429_with_a_time_to_wait(server: LiveServer, http: httpx.Client) -> None:
+    with request_under_way(server.url, "filler", LONG):
+        refused = http.post("/v1/images/generations", json=SMALL)
+        health = http.get("/health")
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+    error = refused.json()["error"]
+    assert (error["type"], error["code"], error["param"]) == ("rate_limit_error", "rate_limit_exceeded", None)
+    assert health.status_code == 200
+    wait_for(server, "filler POST /v1/images/generations 499")
+
+
+def test_two_requests_may_bear_the_same_id(http: httpx.Client) -> None:
+    def post(seed: int) -> int:
+        answer = http.post("/v1/images/generations", json={**SMALL, "seed": seed}, headers={"x-request-id": "twin"})
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["data"][0]["seed"])
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(post, range(4))) == [0, 1, 2, 3]

@@ -1,0 +1,103 @@
+from typing import Any
+
+import pytest
+
+from engine import InvalidParams
+from server.schemas import ImageGenerationRequest, parse_generation
+
+# what the official clients and UIs send and this server cannot let change the picture
+HARMLESS: list[dict[str, Any]] = [
+    {"user": "u"},
+    {"safety_identifier": "s"},
+    {"moderation": "low"},
+    {"style": "vivid"},
+    {"quality": "standard"},
+    {"quality": "hd"},
+    {"quality": "max"},
+    {"complexity": "high"},
+    {"background": "auto"},
+    {"background": "opaque"},
+    {"output_compression": 100},
+    {"output_format": "png"},
+    {"response_format": "b64_json"},
+    {"stream": False},
+    {"partial_images": 3},
+    {"guidance_scale": 4},
+]
+
+TYPE, VALUE, LOW, HIGH = "invalid_type", "invalid_value", "integer_below_min_value", "integer_above_max_value"
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"prompt": 5}, "prompt", TYPE),
+    ({"prompt": ["a cat"]}, "prompt", TYPE),
+    ({"prompt": {"text": "a cat"}}, "prompt", TYPE),
+    ({"n": "2"}, "n", TYPE),
+    ({"n": True}, "n", TYPE),
+    ({"n": 1.0}, "n", TYPE),
+    ({"n": []}, "n", TYPE),
+    ({"seed": "7"}, "seed", TYPE),
+    ({"seed": 1e3}, "seed", TYPE),
+    ({"num_inference_steps": False}, "num_inference_steps", TYPE),
+    ({"guidance_scale": "4.5"}, "guidance_scale", TYPE),
+    ({"guidance_scale": True}, "guidance_scale", TYPE),
+    ({"guidance_scale": 10**400}, "guidance_scale", TYPE),
+    ({"negative_prompt": 0}, "negative_prompt", TYPE),
+    ({"size": 512}, "size", TYPE),
+    ({"model": 1}, "model", TYPE),
+    ({"user": 1}, "user", TYPE),
+    ({"quality": 1}, "quality", TYPE),
+    ({"stream": "true"}, "stream", TYPE),
+    ({"stream": 1}, "stream", TYPE),
+    ({"stream": True}, "stream", VALUE),
+    ({"response_format": "url"}, "response_format", VALUE),
+    ({"output_format": "jpeg"}, "output_format", VALUE),
+    ({"output_format": "svg"}, "output_format", VALUE),
+    ({"background": "transparent"}, "background", VALUE),
+    ({"quality": "best"}, "quality", VALUE),
+    ({"quality": "\ud800"}, "quality", VALUE),
+    ({"style": "manga"}, "style", VALUE),
+    ({"output_compression": 50}, "output_compression", VALUE),
+    ({"output_compression": -1}, "output_compression", LOW),
+    ({"output_compression": 101}, "output_compression", HIGH),
+    ({"partial_images": -1}, "partial_images", LOW),
+    ({"partial_images": 4}, "partial_images", HIGH),
+    ({"svg": {"model": "x"}}, "svg", "unknown_parameter"),
+    ({"frame_count": 2}, "frame_count", "unknown_parameter"),
+    ({"frame_duration_ms": 100}, "frame_duration_ms", "unknown_parameter"),
+]
+
+
+@pytest.mark.parametrize("fields", HARMLESS, ids=str)
+def test_harmless_fields_are_accepted(fields: dict[str, Any]) -> None:
+    asked, unknown = parse_generation({"prompt": "a cat", **fields})
+    assert asked.prompt == "a cat"
+    assert unknown == []
+
+
+@pytest.mark.parametrize(("fields", "param", "code"), REFUSED, ids=lambda value: ascii(value)[:40])
+def test_what_cannot_be_honoured_is_refused_by_name(fields: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        parse_generation({"prompt": "a cat", **fields})
+    assert (caught.value.param, caught.value.code) == (param, code)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_the_prompt_is_required() -> None:
+    with pytest.raises(InvalidParams, match="prompt") as caught:
+        parse_generation({"n": 1})
+    assert (caught.value.param, caught.value.code) == ("prompt", "missing_required_parameter")
+
+
+def test_a_refused_word_comes_back_with_the_right_ones() -> None:
+    with pytest.raises(InvalidParams, match=r"'bogus'\. Supported values are: 'vivid', 'natural'\."):
+        parse_generation({"prompt": "a cat", "style": "bogus"})
+
+
+def test_unknown_names_are_handed_back() -> None:
+    _, unknown = parse_generation({"prompt": "a cat", "num_inference_step": 3, "cfg\n\ud800": 1})
+    assert unknown == ["num_inference_step", "cfg\n\ud800"]
+
+
+def test_every_field_may_be_absent_but_the_prompt() -> None:
+    required = [name for name, field in ImageGenerationRequest.model_fields.items() if field.is_required()]
+    assert required == ["prompt"]

@@ -1,0 +1,81 @@
+"""How `sana serve` starts and ends."""
+
+import concurrent.futures
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.cli import main
+
+from .conftest import MODEL
+from .live import LiveServer, run_sana
+
+
+def test_a_port_in_use_is_one_line(server: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
+    port = server.url.rpartition(":")[2]
+    assert main(["serve", "--port", port]) == 1
+    reason = "Address already in use; choose another with --host and --port"
+    assert capsys.readouterr().err == f"sana: cannot listen on 127.0.0.1:{port}: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [
+        ("127.0.0.1", 70000, "0 (a free one) to 65535"),
+        ("no.such.host.invalid", 0, "cannot listen on no.such.host.invalid:0: "),
+    ],
+)
+def test_addresses_that_cannot_be(host: str, port: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", host, "--port", str(port)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("sana: cannot listen on ")
+    assert words in line
+
+
+def test_a_model_that_does_not_exist_is_one_line_of_ours(tmp_path: Path) -> None:
+    ended = run_sana("serve", "--port", "0", "--device", "cpu", "--model", str(tmp_path / "absent"))
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("sana: ")]
+    assert "absent" in line
+
+
+def test_sigterm_lets_running_requests_finish(tmp_path: Path) -> None:
+    with LiveServer(tmp_path / "log", "--model", MODEL, "--grace-seconds", "60") as server:
+
+        def draw() -> httpx.Response:
+            body = {"prompt": "a cat", "num_inference_steps": 10}
+            return httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=60)
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            drawing = pool.submit(draw)
+            time.sleep(0.1)
+            server.stop()
+            assert drawing.result().status_code == 200
+    log = (tmp_path / "log").read_text()
+    assert server.status == 0
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+
+
+def test_ctrl_c_while_loading_ends_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = LiveServer(tmp_path / "log", "--model", MODEL, "--port", str(port))
+    for _ in range(400):
+        try:
+            assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 503
+            break
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    started = time.monotonic()
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does: to the engine process too
+    assert server.wait() == 0
+    assert time.monotonic() - started < 5
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -1,0 +1,68 @@
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from server.writing import OutputError, check_writable, write_whole
+
+
+@contextmanager
+def no_room_beyond(size: int) -> Iterator[None]:
+    """A disk that is full after `size` bytes of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "cat.png"
+    check_writable(out)
+    write_whole(out, b"first")
+    write_whole(out, b"second")
+    assert out.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "cat.png"
+    out.write_bytes(b"old")
+    with no_room_beyond(1000), pytest.raises(OutputError, match=r"cannot write .*cat\.png: File too large"):
+        write_whole(out, b"x" * 2000)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "cat.png", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out, reason in (
+        (tmp_path / "absent" / "cat.png", "does not exist"),
+        (tmp_path / "file" / "cat.png", "does not exist"),
+        (tmp_path, "is not a file"),
+        (Path("/dev/full"), "is not a file"),
+        (Path("/proc/cat.png"), "cannot write"),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            check_writable(out)
+
+
+def test_checking_touches_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "cat.png"
+    out.write_bytes(b"old")
+    check_writable(out)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
