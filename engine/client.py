@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import multiprocessing
+import signal
 import threading
 import uuid
 from collections.abc import AsyncGenerator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from .config import EngineConfig
-from .errors import EngineUnavailable, QueueFull
+from .errors import EngineUnavailable, InvalidParams, QueueFull
 from .messages import Cancel, Ready, StartFailed, Stop, Submit
 from .params import check_params
 from .types import Event, Failed, Finished, GenerationParams, ModelInfo
@@ -38,7 +40,13 @@ class EngineClient:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=run_worker, args=(self.config, theirs), name="sana-engine", daemon=True)
-        self._process.start()
+        # Ctrl-C reaches the whole process group and is the parent's to handle: the child inherits this mask from birth
+        resource_tracker.ensure_running()  # it would be started on the way, and lifts the mask
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         threading.Thread(target=self._read, args=(self._pipe, self._loop), name="engine-events", daemon=True).start()
         try:
@@ -71,6 +79,9 @@ class EngineClient:
         if self.model is None or self._pipe is None or not self.alive:
             raise EngineUnavailable("the engine is not running; try again in a few seconds")
         check_params(params, self.model)
+        if params.n > self.config.max_queue:
+            message = f"n is {params.n}, more than the {self.config.max_queue} images this server queues"
+            raise InvalidParams(message, "n", "integer_above_max_value")
         if self.queued_images + params.n > self.config.max_queue:
             raise QueueFull(f"{self.queued_images} images are waiting, the most this server takes; try again later")
         request_id = request_id or uuid.uuid4().hex

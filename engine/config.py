@@ -16,6 +16,7 @@ class EngineConfig:
         max_batch_tokens: image tokens in one forward of the transformer; one image always fits.
         max_queue: images waiting before new requests are refused.
         prompt_cache_bytes: bound of the prompt cache.
+        log_level: of the engine process: debug, info, warning, error or critical.
     """
 
     model: str = "demo"
@@ -24,3 +25,4 @@ class EngineConfig:
     max_batch_tokens: int = 16384
     max_queue: int = 256
     prompt_cache_bytes: int = 1 << 30
+    log_level: str = "info"

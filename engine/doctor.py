@@ -15,6 +15,7 @@ from .config import EngineConfig
 from .core import refuse_foreign_kernels
 from .errors import SanaError
 from .loader import DTYPES, choose_device, choose_dtype
+from .version import VERSION
 
 GIB = 2**30
 PARAMETERS = {
@@ -58,19 +59,14 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def report(config: EngineConfig) -> list[str]:
-    """The lines to print. Raises SanaError when the device, dtype or model asked for is not to be had."""
-    refuse_foreign_kernels()
-    device = choose_device(config.device)
-    checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
-    dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
+def describe_machine(device: torch.device) -> list[str]:
     free, total = free_memory(device)
     kind = platform.processor() or platform.machine()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         kind = f"{torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"
-    lines = [
-        f"sana-serve    {installed('sana-serve')}",
+    return [
+        f"sana-serve    {VERSION}",
         f"python        {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"torch         {torch.__version__}, CUDA {torch.version.cuda or 'no'}, {torch.cuda.device_count()} devices",
         f"triton        {installed('triton')}",
@@ -78,14 +74,28 @@ def report(config: EngineConfig) -> list[str]:
         f"device        {device} ({kind}), {torch.get_num_threads()} CPU threads",
         f"memory        {free / GIB:.1f} GiB free of {total / GIB:.1f} GiB",
         f"disk          {shutil.disk_usage(Path.home()).free / GIB:.1f} GiB free for downloads",
-        f"model         {config.model}: runs in {str(dtype).removeprefix('torch.')}, "
-        f"native {checkpoint.transformer.sample_size * checkpoint.decoder.compression} px",
-        f"fits          at 1024 px in {str(dtype).removeprefix('torch.')}:",
     ]
+
+
+def describe_fit(dtype: torch.dtype, free: int) -> list[str]:
+    lines = [f"fits          at 1024 px in {str(dtype).removeprefix('torch.')}:"]
     for name in PARAMETERS:
         need = needed(name, dtype)
         lines.append(f"  {'yes' if need <= free else 'no ':3} {name:24} needs {need / GIB:5.1f} GiB")
     return lines
+
+
+def report(config: EngineConfig) -> None:
+    """Prints what is known, most certain first. Raises SanaError when what was asked for is not to be had."""
+    device = choose_device(config.device)
+    print("\n".join(describe_machine(device)))
+    dtype = choose_dtype(config.dtype, device, trained=None)
+    print("\n".join(describe_fit(dtype, free_memory(device)[0])), flush=True)
+    refuse_foreign_kernels()
+    checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
+    dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
+    side = checkpoint.transformer.sample_size * checkpoint.decoder.compression
+    print(f"model         {checkpoint.id}: {side} px, runs in {str(dtype).removeprefix('torch.')}")
 
 
 def main() -> int:
@@ -96,7 +106,7 @@ def main() -> int:
     parser.add_argument("--dtype", default=defaults.dtype)
     args = parser.parse_args()
     try:
-        print("\n".join(report(EngineConfig(args.model, args.device, args.dtype))))
+        report(EngineConfig(args.model, args.device, args.dtype))
     except SanaError as error:
         print(f"sana: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ from .types import Event, Failed
 def run_worker(config: EngineConfig, pipe: Connection) -> None:
     """Entry point of the process. Ends on Stop, or when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     lock = threading.Lock()
 
     def send(message: Event | Ready | StartFailed) -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.layout import TokenLayout
@@ -40,6 +40,7 @@ def test_an_empty_pack_a_text_without_rows_and_unequal_counts_are_refused() -> N
         TokenLayout(((1, 1),), ((3, 3),), CPU)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(sizes_strategy)
 def test_runs_tile_the_matrix_in_order(sizes: list[tuple[int, int]]) -> None:
     layout = TokenLayout(tuple(sizes), tuple((0, 2) for _ in sizes), CPU)
@@ -54,6 +55,7 @@ def test_runs_tile_the_matrix_in_order(sizes: list[tuple[int, int]]) -> None:
     assert all((a.height, a.width) != (b.height, b.width) for a, b in adjacent)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(sizes_strategy, st.data())
 def test_text_runs_tile_the_attended_rows(sizes: list[tuple[int, int]], data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(1, 3), min_size=len(sizes), max_size=len(sizes)))
