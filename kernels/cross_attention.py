@@ -14,7 +14,7 @@ def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     outputs = []
     for run in layout.text_runs:
         queries = q[run.tokens].unflatten(0, (len(run.texts), -1)).transpose(1, 2)  # [n, heads, t, D]
-        keys, values = (torch.stack([x[rows] for rows in run.texts]).transpose(1, 2) for x in (k, v))
+        keys, values = run.gather(k).transpose(1, 2), run.gather(v).transpose(1, 2)
         outputs.append(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(0, 1))
     if not outputs:
         return q

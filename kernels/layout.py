@@ -15,6 +15,7 @@ import torch
 class Run:
     """Consecutive images of one shape: `tokens` rows of the matrix, seen as [count, height, width]."""
 
+    images: slice
     tokens: slice
     count: int
     height: int
@@ -27,6 +28,12 @@ class TextRun:
 
     tokens: slice
     texts: tuple[slice, ...]
+
+    def gather(self, text: torch.Tensor) -> torch.Tensor:
+        """This run's rows of the packed text [S, ...] as [count, length, ...]; a view where they lie end to end."""
+        if all(a.stop == b.start for a, b in pairwise(self.texts)):
+            return text[self.texts[0].start : self.texts[-1].stop].unflatten(0, (len(self.texts), -1))
+        return torch.stack([text[rows] for rows in self.texts])
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,11 @@ class TokenLayout:
         counts = torch.tensor([h * w for h, w in self.sizes])
         return torch.repeat_interleave(torch.arange(len(self.sizes)), counts).to(self.device)
 
+    def spread(self, vectors: torch.Tensor) -> torch.Tensor:
+        """One vector per image, [N, C], to one per row, [T, C]. A copy per run: both ways faster than a gather."""
+        rows = [vectors[run.images, None].expand(-1, run.height * run.width, -1).flatten(0, 1) for run in self.runs]
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
     @cached_property
     def single_text_images(self) -> range:
         """Images with one text row: the last ones."""
@@ -91,7 +103,7 @@ class TokenLayout:
         for (height, width), group in groupby(enumerate(self.sizes), key=lambda item: item[1]):
             images = [i for i, _ in group]
             rows = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
-            runs.append(Run(rows, len(images), height, width))
+            runs.append(Run(slice(images[0], images[-1] + 1), rows, len(images), height, width))
         return tuple(runs)
 
     @cached_property

@@ -11,9 +11,9 @@ def modulate_reference(
 ) -> torch.Tensor:
     """x: [T, C]; shift, scale: [N, C]. Returns [T, C]."""
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-    return torch.addcmul(shift[layout.image_index], normed, (1 + scale)[layout.image_index])
+    return torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
 
 
 def gated_add_reference(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
     """x + gate * y with x, y: [T, C] and gate: [N, C]."""
-    return torch.addcmul(x, gate[layout.image_index], y)
+    return torch.addcmul(x, layout.spread(gate), y)

@@ -189,7 +189,7 @@ class SanaBlock(nn.Module):
         x = gated_add_reference(x, gate1, attended, layout)
         x = x + self.cross_attention(x, layout, keys, values)
         hidden = self.norm2(x)
-        hidden = torch.addcmul(shift2[layout.image_index], hidden, (1 + scale2)[layout.image_index])
+        hidden = torch.addcmul(layout.spread(shift2), hidden, layout.spread(1 + scale2))
         return gated_add_reference(x, gate2, self.ff(hidden, layout), layout)
 
     def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
@@ -249,8 +249,8 @@ class SanaTransformer(nn.Module):
         if self.config.interpolation_scale is not None:
             x = (x + self.positions(layout)).to(x.dtype)
         modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, layout, modulation, text.keys[layer], text.values[layer])
+        for block, keys, values in zip(self.blocks, text.keys.unbind(), text.values.unbind(), strict=True):
+            x = block(x, layout, modulation, keys, values)
         shift, scale = (self.scale_shift_table + embedded[:, None]).unbind(1)
         return self.proj_out(modulate_reference(x, shift, scale, layout))
 
