@@ -1,0 +1,34 @@
+# docker build -t sana-serve .        (without a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu)
+# docker run --gpus all -p 8000:8000 -v sana-weights:/weights sana-serve
+FROM python:3.11-slim-trixie AS build
+WORKDIR /src
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+RUN pip install --no-cache-dir --constraint constraints.txt setuptools
+COPY kernels kernels
+COPY engine engine
+COPY server server
+RUN pip wheel --no-build-isolation --no-deps --wheel-dir /wheels .
+
+# torch's wheels bring CUDA themselves; the driver comes from the host, through the NVIDIA container runtime.
+FROM python:3.11-slim-trixie
+LABEL org.opencontainers.image.title="sana-serve" \
+      org.opencontainers.image.description="An inference server for SANA, the linear diffusion transformer" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    HF_HOME=/weights \
+    PYTHONUNBUFFERED=1
+RUN useradd --uid 1000 --create-home sana && install --directory --owner=sana /weights
+COPY constraints.txt /
+ARG TORCH_INDEX=
+RUN pip install --no-cache-dir --constraint /constraints.txt ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
+COPY --from=build /wheels /wheels
+RUN pip install --no-cache-dir --constraint /constraints.txt /wheels/*.whl
+USER 1000
+WORKDIR /home/sana
+VOLUME /weights
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=15m \
+    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["sana"]
+CMD ["serve", "--host", "0.0.0.0"]

@@ -1,0 +1,41 @@
+"""What our distribution needs, and what that needs in turn, as it is installed here."""
+
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from .dockerfile import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
+EXTRAS = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
+
+
+def names_with_dependencies(requirements: list[Requirement]) -> list[str]:
+    """Names of all distributions that an installation of `requirements` brings to this machine."""
+    found: dict[str, set[str]] = {}
+    waiting = list(requirements)
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in found and requirement.extras <= found[name]:
+            continue
+        found[name] = found.get(name, set()) | requirement.extras
+        needs = [Requirement(text) for text in importlib.metadata.requires(name) or []]
+        waiting += [need for need in needs if applies(need, found[name])]
+    return sorted(found)
+
+
+def applies(requirement: Requirement, extras: set[str]) -> bool:
+    return requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""})
+
+
+def link_distribution(name: str, folder: Path) -> None:
+    """Makes an installed distribution importable from `folder`."""
+    distribution = importlib.metadata.distribution(name)
+    for part in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+        if not (folder / part).is_symlink():  # namespace packages come with several distributions
+            (folder / part).symlink_to(Path(str(distribution.locate_file(part))))
