@@ -205,10 +205,8 @@ class SanaBlock(nn.Module):
         attended = self.attn2.output(cross_attention_reference(queries, keys, values, layout))
         if not layout.single_text_images:
             return attended
-        rows = [layout.texts[i][0] for i in layout.single_text_images]
-        constant = self.attn2.output(values[rows])  # [singles, width]
-        index = layout.image_index[layout.attended :] - layout.single_text_images.start
-        return torch.cat([attended, constant[index]])
+        constant = self.attn2.output(values[layout.single_text_rows])  # [singles, width]
+        return torch.cat([attended, constant[layout.single_text_index]])
 
 
 class SanaTransformer(nn.Module):
