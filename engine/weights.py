@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,8 @@ VARIANTS = {
 }
 """File variants in order of preference for each dtype; "" is the file without a variant in its name."""
 STEMS = ("diffusion_pytorch_model", "model")
+REMAP_BYTES = 2**24
+"""Bytes read through one mapping of a file before it is replaced: the most that a conversion holds twice."""
 
 
 class WeightFiles(Mapping[str, torch.Tensor]):
@@ -30,16 +33,21 @@ class WeightFiles(Mapping[str, torch.Tensor]):
     def __init__(self, files: dict[str, Path], prefix: str = "") -> None:
         self._files = {key.removeprefix(prefix): path for key, path in files.items() if key.startswith(prefix)}
         self._prefix = prefix
+        self._open: tuple[Path, Any] | None = None
+        self._mapped_bytes = 0
 
     def __getitem__(self, key: str) -> torch.Tensor:
         path = self._files[key]
         try:
-            # One mapping per tensor: it goes away with the tensor, so a converted model never holds the file as well.
-            with safe_open(path, framework="pt", device="cpu") as file:
-                tensor: torch.Tensor = file.get_tensor(self._prefix + key)
-                return tensor
+            # A mapping lives as long as its last tensor: a new one now and then lets go of what was converted.
+            if self._open is None or self._open[0] != path or self._mapped_bytes > REMAP_BYTES:
+                self._open = (path, safe_open(path, framework="pt", device="cpu"))
+                self._mapped_bytes = 0
+            tensor: torch.Tensor = self._open[1].get_tensor(self._prefix + key)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+        self._mapped_bytes += tensor.nbytes
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)

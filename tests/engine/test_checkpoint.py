@@ -85,7 +85,7 @@ def test_a_folder_that_does_not_exist() -> None:
         with pytest.raises(CheckpointError, match="no model"):
             open_checkpoint(model, None)
     with pytest.raises(CheckpointError, match=r"nowhere\.pth does not exist"):
-        open_checkpoint("/tmp/nowhere.pth", None)
+        open_checkpoint("no/such/file.pth", None)
 
 
 def test_dtype_follows_the_device_and_the_training() -> None:

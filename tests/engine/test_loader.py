@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma2Model
 
 from engine import CheckpointError
 from engine.checkpoint import open_checkpoint
@@ -161,6 +162,26 @@ def test_dtypes_of_the_parts(dtype: torch.dtype, checkpoint: Callable[[str], Pat
     assert {p.dtype for p in models.decoder.parameters()} == {side}
     assert {p.dtype for p in models.text_encoder.parameters()} == {side}
     assert not any(p.requires_grad for p in models.transformer.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_buffers_that_no_file_holds_are_those_of_transformers(
+    dtype: torch.dtype, checkpoint: Callable[[str], Path]
+) -> None:
+    """Rotary frequencies and the embedding's scale are computed; rounded ones would cost bits in every layer."""
+    folder = checkpoint("sana-1.5")
+    ours = load(folder, dtype).text_encoder
+    with quiet():
+        theirs = Gemma2Model.from_pretrained(folder / "text_encoder", dtype=dtype)
+    expected = dict(theirs.named_buffers())
+    assert expected
+    for name, buffer in ours.named_buffers():
+        wanted = expected.pop(name)
+        assert torch.equal(buffer.to(wanted.dtype), wanted), name
+    assert not expected
+    tokens = torch.arange(10, 60)[None]
+    with torch.inference_mode():
+        assert torch.equal(ours(tokens).last_hidden_state, theirs(tokens).last_hidden_state)
 
 
 def test_a_text_encoder_saved_with_its_head(folder: Path, checkpoint: Callable[[str], Path]) -> None:

@@ -1,0 +1,222 @@
+"""Real sizes without real weights: our engine beside diffusers on one random checkpoint, stage by stage.
+
+    python -m benchmarks.real_size --folder random-0.6B --size 0.6B --steps 2
+
+Each engine runs in a process of its own, so that its peak memory is its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SIZES: dict[str, dict[str, Any]] = {
+    "0.6B": {
+        "num_attention_heads": 36,
+        "num_layers": 28,
+        "num_cross_attention_heads": 16,
+        "cross_attention_head_dim": 72,
+        "cross_attention_dim": 1152,
+        "sample_size": 16,
+    },
+    "1.6B": {"sample_size": 16},
+}
+VIT_STAGES = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+DC_AE_1_1: dict[str, Any] = {
+    "encoder_block_types": VIT_STAGES,
+    "decoder_block_types": VIT_STAGES,
+    "downsample_block_type": "conv",
+    "upsample_block_type": "interpolate",
+    "scaling_factor": 0.41407,
+}
+PROMPT = "a red circle left of a blue square and a small green triangle under it, soft light, detailed photograph"
+NEGATIVE = ""
+GUIDANCE = 4.5
+FULL_STEPS = 20
+STAGES = {
+    "load": "load [s]",
+    "prepare": "instruction and null prompt, once [s]",
+    "encode": "encode [s]",
+    "step": "denoise [s/step]",
+    "decode": "decode [s]",
+}
+Times = dict[str, tuple[float, float]]
+"""Stage to (seconds, CPU seconds of all threads). The second tells on a machine that others use too."""
+
+
+class Stopwatch:
+    """Time since the last lap, per stage."""
+
+    def __init__(self) -> None:
+        self.times: Times = {}
+        self._last = self._now()
+
+    def lap(self, stage: str, parts: int = 1) -> None:
+        now = self._now()
+        self.times[stage] = ((now[0] - self._last[0]) / parts, (now[1] - self._last[1]) / parts)
+        self._last = now
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+
+def write(folder: Path, size: str) -> int:
+    """Writes the checkpoint unless it is there. Returns the bytes of its weights."""
+    from transformers import Gemma2Config
+
+    from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
+    from tests.text_models import gemma_tokenizer
+
+    from .random_checkpoint import write_random_checkpoint
+
+    done = folder / "bytes"
+    if not done.is_file():
+        # A tokenizer that knows the instruction's words: about as many tokens as Gemma's own makes of it.
+        tokenizer = gemma_tokenizer([COMPLEX_HUMAN_INSTRUCTION, PROMPT], vocab_size=2000)
+        started = time.perf_counter()
+        needed = write_random_checkpoint(folder, SIZES[size], DC_AE_1_1, Gemma2Config(), tokenizer)
+        print(f"wrote {folder} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        done.write_text(str(needed))
+    return int(done.read_text())
+
+
+def run_ours(folder: Path, px: int, steps: int) -> Times:
+    import torch
+
+    from engine import EngineConfig, GenerationParams
+    from engine.checkpoint import open_checkpoint
+    from engine.images import encode_png
+    from engine.loader import load_models
+    from engine.request import Request
+    from engine.runner import ModelRunner
+
+    params = GenerationParams(PROMPT, px, px, steps, GUIDANCE, seed=0, negative_prompt=NEGATIVE)
+    watch = Stopwatch()
+    checkpoint = open_checkpoint(str(folder), torch.bfloat16)
+    models = load_models(checkpoint, torch.device("cpu"), torch.bfloat16)
+    watch.lap("load")
+    runner = ModelRunner(models, checkpoint, EngineConfig().prompt_cache_bytes)
+    watch.lap("prepare")
+    request = Request("0", 0, params, tokens=(px // 32) ** 2, forwards=2)
+    runner.encode((request,))
+    watch.lap("encode")
+    for _ in range(steps):
+        runner.denoise((request,))
+        request.step += 1
+    watch.lap("step", steps)
+    encode_png(runner.decode(request), params, request.seed, checkpoint.id)
+    watch.lap("decode")
+    return watch.times
+
+
+def run_diffusers(folder: Path, px: int, steps: int) -> Times:
+    import torch
+    from diffusers import SanaPipeline
+
+    from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
+
+    watch = Stopwatch()
+    pipeline = SanaPipeline.from_pretrained(folder, dtype=torch.bfloat16)
+    pipeline.set_progress_bar_config(disable=True)
+    watch.lap("load")
+    watch.lap("prepare")
+    names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    with torch.inference_mode():
+        instruction = COMPLEX_HUMAN_INSTRUCTION.split("\n")
+        texts = pipeline.encode_prompt(PROMPT, True, NEGATIVE, complex_human_instruction=instruction)
+        watch.lap("encode")
+        latents = pipeline(
+            **dict(zip(names, texts, strict=True)),
+            negative_prompt=None,
+            width=px,
+            height=px,
+            num_inference_steps=steps,
+            guidance_scale=GUIDANCE,
+            generator=torch.Generator().manual_seed(0),
+            use_resolution_binning=False,
+            output_type="latent",
+        ).images
+        watch.lap("step", steps)
+        pixels = pipeline.vae.decode(latents.bfloat16() / pipeline.vae.config.scaling_factor).sample
+        pipeline.image_processor.postprocess(pixels, output_type="pil")
+        watch.lap("decode")
+    return watch.times
+
+
+ENGINES: dict[str, Callable[[Path, int, int], Times]] = {"sana-serve": run_ours, "diffusers": run_diffusers}
+
+
+def peak_bytes() -> int:
+    """High-water mark of this process's resident memory, mapped weight files included."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def measure(engine: str, arguments: argparse.Namespace) -> tuple[Times, float]:
+    """Runs one engine in a child process. Returns its times, and its peak memory in GiB.
+
+    The files are read once before, so that both engines load from the page cache.
+    """
+    for file in arguments.folder.rglob("*.safetensors"):
+        with file.open("rb") as opened:
+            while opened.read(2**24):
+                pass
+    options = [f"--folder={arguments.folder}", f"--size={arguments.size}", f"--steps={arguments.steps}"]
+    command = [sys.executable, "-m", "benchmarks.real_size", *options, f"--px={arguments.px}", f"--engine={engine}"]
+    child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result = json.loads(child.stdout.splitlines()[-1])
+    return {stage: tuple(times) for stage, times in result["times"].items()}, result["peak"] / 2**30
+
+
+def add(*times: tuple[float, float]) -> tuple[float, float]:
+    return sum(wall for wall, _ in times), sum(cpu for _, cpu in times)
+
+
+def end_to_end(times: Times, steps: int) -> tuple[float, float]:
+    """Prompt to picture in a process that is ready, from the measured stages."""
+    return add(times["encode"], *[times["step"]] * steps, times["decode"])
+
+
+def report(results: dict[str, tuple[Times, float]], weights: int, arguments: argparse.Namespace) -> None:
+    labels = STAGES | {"total": f"end to end, {arguments.steps} steps [s]"}
+    for times, _ in results.values():
+        times["total"] = end_to_end(times, arguments.steps)
+        times["scaled"] = end_to_end(times, FULL_STEPS)
+        times["first"] = add(times["load"], times["prepare"], times["total"])
+    labels["scaled"] = f"end to end, scaled to {FULL_STEPS} steps [s]"
+    labels["first"] = f"load to first picture, {arguments.steps} steps [s]"
+    (ours, our_peak), (theirs, their_peak) = results["sana-serve"], results["diffusers"]
+    what = f"{arguments.size}, {arguments.px} px, bf16 on the CPU, guidance {GUIDANCE}"
+    print(f"{what}; weights {weights / 2**30:.2f} GiB; CPU seconds in brackets")
+    print(f"{'':40}{'sana-serve':>20}{'diffusers':>20}{'ratio':>8}{'CPU':>8}")
+    for key, label in labels.items():
+        (wall, cpu), (their_wall, their_cpu) = ours[key], theirs[key]
+        columns = f"{wall:11.2f} ({cpu:6.1f}){their_wall:11.2f} ({their_cpu:6.1f})"
+        ratios = f"{their_wall / wall:7.2f}x{their_cpu / cpu:7.2f}x" if key != "prepare" else ""
+        print(f"{label:40}{columns}{ratios}")
+    print(f"{'peak memory [GiB]':40}{our_peak:20.2f}{their_peak:20.2f}{their_peak / our_peak:7.2f}x")
+    print("ratio: diffusers / sana-serve; above 1 we are faster or smaller")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the checkpoint is, or is to be, written")
+    parser.add_argument("--size", choices=SIZES, default="0.6B")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--px", type=int, default=512)
+    parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.engine:
+        times = ENGINES[arguments.engine](arguments.folder, arguments.px, arguments.steps)
+        print(json.dumps({"times": times, "peak": peak_bytes()}))
+        return
+    weights = write(arguments.folder, arguments.size)
+    report({engine: measure(engine, arguments) for engine in ENGINES}, weights, arguments)
+
+
+if __name__ == "__main__":
+    main()
