@@ -84,7 +84,7 @@ def test_a_folder_that_does_not_exist() -> None:
     for model in ("/nowhere/at/all", "./nowhere", "nowhere"):
         with pytest.raises(CheckpointError, match="no model"):
             open_checkpoint(model, None)
-    with pytest.raises(CheckpointError, match=r"nowhere\.pth does not exist"):
+    with pytest.raises(CheckpointError, match=r"file\.pth does not exist"):
         open_checkpoint("no/such/file.pth", None)
 
 
