@@ -1,0 +1,136 @@
+"""Stage one: the autoencoder F32C32P1, trained on 128 px windows so that a CPU sees enough scenes."""
+
+import copy
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder
+
+from .optimizer import Muon, schedule
+from .pictures import save_grid
+from .settings import NATIVE_SIZE, VAE
+from .world import render, sample_scene
+
+WINDOW = 128
+
+
+class Autoencoder(nn.Module):
+    """Both halves under diffusers' key prefixes.
+
+    Args:
+        shortcuts: as trained, with DC-AE's parameter-free shortcuts around the latents; `standardized` folds them away.
+    """
+
+    def __init__(self, shortcuts: bool = False) -> None:
+        super().__init__()
+        config = DCAEConfig.from_dict(VAE | {"encoder_out_shortcut": shortcuts, "decoder_in_shortcut": shortcuts})
+        self.encoder = DCAEEncoder(config)
+        self.decoder = DCAEDecoder(config)
+
+
+def channels_last(model: Autoencoder) -> Autoencoder:
+    """What convolutions on a CPU want."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def pixels(images: list[np.ndarray]) -> torch.Tensor:
+    """uint8 [h, w, 3] pictures to [N, 3, h, w] in [-1, 1], channels last."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def training_batch(rng: Random, size: int) -> torch.Tensor:
+    """Half whole scenes at 128 px, half windows of scenes at 256 px: both resolutions of the cascade."""
+    images = []
+    for i in range(size):
+        scene = sample_scene(rng)
+        if i % 2:
+            images.append(render(scene, WINDOW, WINDOW))
+        else:
+            top, left = (rng.randrange(0, NATIVE_SIZE - WINDOW + 1) for _ in range(2))
+            images.append(render(scene, NATIVE_SIZE, NATIVE_SIZE, (top, left, WINDOW, WINDOW)))
+    return pixels(images)
+
+
+def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+
+
+def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L1 for sharpness, L2 for PSNR, and the L1 of gradients, which weighs outlines above plains."""
+    edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(output), gradients(target), strict=True))
+    return F.l1_loss(output, target) + 2 * F.mse_loss(output, target) + edges
+
+
+@torch.no_grad()
+def held_out_psnr(model: Autoencoder, path: Path | None = None, count: int = 48) -> float:
+    """Mean PSNR in dB of `count` scenes at 256 px that training never draws."""
+    rng = Random(-1)
+    target = pixels([render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(count)])
+    with torch.autocast("cpu", torch.bfloat16):
+        output = torch.cat([model.decoder(model.encoder(part)) for part in target.split(16)]).float().clamp(-1, 1)
+    error = ((output - target) / 2).square().mean((1, 2, 3))
+    if path:
+        save_grid(path, torch.cat([target[:8], output[:8], target[8:16], output[8:16]]), columns=8)
+    return float((-10 * error.clamp_min(1e-10).log10()).mean())
+
+
+def train_autoencoder(work: Path, minutes: float, batch: int = 16, lr: float = 2e-3) -> Autoencoder:
+    """Both halves from scratch; keeps work/autoencoder.pt and returns the averaged weights."""
+    return _fit(Autoencoder(shortcuts=True), work / "autoencoder.pt", minutes, batch, lr, noise=0.05)
+
+
+def train_decoder(model: Autoencoder, work: Path, minutes: float, batch: int = 16, lr: float = 1e-3) -> Autoencoder:
+    """The decoder alone behind a frozen encoder, so that cached latents stay valid; keeps work/decoder.pt."""
+    model.encoder.requires_grad_(False)
+    return _fit(model, work / "decoder.pt", minutes, batch, lr, noise=0.08)
+
+
+def _fit(model: Autoencoder, path: Path, minutes: float, batch: int, lr: float, noise: float) -> Autoencoder:
+    """Train for `minutes` in all, over as many runs as it takes. `noise`: on latents, as a share of their deviation."""
+    model = channels_last(model)
+    average = copy.deepcopy(model)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optimizer = Muon(trained, lr=lr, adam_lr=lr, decay=0.01)
+    step, spent = 0, 0.0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+    torch.manual_seed(step)
+    rng, started, saved = Random(step), time.monotonic(), spent
+    while spent < minutes * 60:
+        target = training_batch(rng, batch).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.encoder(target)
+            jitter = noise * latents.detach().float().std() * torch.randn_like(latents)  # the decoder must forgive
+            output = model.decoder(latents + jitter)
+        loss = reconstruction_loss(output.float(), target)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
+        optimizer.set_scale(schedule(spent / (minutes * 60)))
+        optimizer.step()
+        step += 1
+        with torch.no_grad():
+            weight = 1 - min(0.998, step / (step + 20))
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
+        spent, started = spent + time.monotonic() - started, time.monotonic()
+        if step % 50 == 0:
+            print(f"{path.stem} step {step} minutes {spent / 60:.1f} loss {loss.item():.4f}", flush=True)
+        if spent - saved > 120 or spent >= minutes * 60:
+            saved = spent
+            psnr = held_out_psnr(average, path.with_suffix(".png"))
+            print(f"{path.stem} step {step} minutes {spent / 60:.1f} held-out PSNR {psnr:.2f} dB", flush=True)
+            state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state | {"step": step, "spent": spent}, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+            started = time.monotonic()
+    return average

@@ -1,0 +1,60 @@
+"""The trained networks as a checkpoint in diffusers layout, bf16, as any other that the server loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from .autoencoder import Autoencoder
+from .diffusion import Generator
+from .settings import SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
+
+MODEL_INDEX = {
+    "_class_name": "SanaPipeline",
+    "_diffusers_version": "0.42.0",
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+    "text_encoder": ["transformers", "Gemma2Model"],
+    "tokenizer": ["transformers", "GemmaTokenizerFast"],
+    "transformer": ["diffusers", "SanaTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderDC"],
+}
+TOKENIZER = {
+    "tokenizer_class": "GemmaTokenizer",
+    "add_bos_token": True,
+    "add_eos_token": False,
+    "pad_token": "<pad>",
+    "eos_token": "<eos>",
+    "bos_token": "<bos>",
+    "unk_token": "<unk>",
+    "clean_up_tokenization_spaces": False,
+    "padding_side": "right",
+    "model_max_length": 8192,
+}
+
+
+def export(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None:
+    """Write every file of the checkpoint."""
+    write_json(folder / "model_index.json", MODEL_INDEX)
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    write_json(folder / "vae" / "config.json", VAE)
+    write_json(folder / "transformer" / "config.json", TRANSFORMER)
+    encoder_config = {"architectures": ["Gemma2Model"], "model_type": "gemma2", "dtype": "bfloat16"}
+    write_json(folder / "text_encoder" / "config.json", encoder_config | TEXT_ENCODER)
+    write_json(folder / "tokenizer" / "tokenizer_config.json", TOKENIZER)
+    generator.text_encoder.tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    write_weights(folder / "vae" / "diffusion_pytorch_model.safetensors", autoencoder)
+    write_weights(folder / "transformer" / "diffusion_pytorch_model.safetensors", generator.transformer)
+    write_weights(folder / "text_encoder" / "model.safetensors", generator.text_encoder.model)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_weights(path: Path, module: torch.nn.Module) -> None:
+    tensors = {name: tensor.detach().bfloat16().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library writes for its owner only

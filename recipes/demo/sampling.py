@@ -1,0 +1,65 @@
+"""Pictures from the networks in training, with the server's own solver: what the sample grids show."""
+
+import torch
+
+from engine.solver import dpmpp_2m_schedule, solver_step
+
+from .autoencoder import Autoencoder
+from .diffusion import Generator
+from .settings import COMPRESSION, FLOW_SHIFT, LATENT_CHANNELS
+
+PROMPTS = (
+    "a red circle",
+    "a blue square",
+    "a large yellow star",
+    "a small green triangle",
+    "a purple ring on a light blue background",
+    "a pink heart",
+    "a red circle to the left of a blue square",
+    "a green star to the right of an orange heart",
+    "a yellow triangle above a purple circle",
+    "a black ring below a brown square",
+    "two orange hearts",
+    "three blue circles",
+    "four green squares",
+    "a white star and a red ring",
+    "a gray square on the left and a pink triangle on the right",
+    "an orange circle on a gradient background",
+)
+
+
+@torch.no_grad()
+def sample(
+    generator: Generator,
+    prompts: tuple[str, ...],
+    size: int = 256,
+    steps: int = 20,
+    guidance: float = 4.5,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Latents [N, h, w, 32] of unit scale, one per prompt; image k starts from seed + k."""
+    side = size // COMPRESSION
+    noise = [
+        torch.randn(1, LATENT_CHANNELS, side, side, generator=torch.Generator().manual_seed(seed + k))
+        for k in range(len(prompts))
+    ]
+    rows = [generator.text_encoder.token_ids(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda k: -len(rows[k]))
+    x = torch.cat([noise[k] for k in order]).permute(0, 2, 3, 1)
+    schedule = dpmpp_2m_schedule(steps, FLOW_SHIFT)
+    old = torch.zeros_like(x)
+    for step in range(steps):
+        times = schedule.times[step].expand(2 * len(x)) / 1000
+        with torch.autocast("cpu", torch.bfloat16):
+            output = generator(torch.cat([x, x]), times, [rows[k] for k in order] + [[]] * len(x)).float()
+        told, untold = output.chunk(2)
+        velocity = untold + guidance * (told - untold)
+        x, old = solver_step(x, velocity, old, old, schedule.coefficients[step])
+    return x[torch.tensor(order).argsort()]
+
+
+@torch.no_grad()
+def decode(autoencoder: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
+    """Latents of unit scale [N, h, w, 32] to pixels [N, 3, H, W]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return autoencoder.decoder(latents.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).float()

@@ -1,0 +1,109 @@
+"""The text side of the demo: a small tokenizer in Gemma's format, and captions as the pipeline of diffusers reads them.
+
+The complex human instruction (CHI) stands before every caption in training exactly as in serving. Its tokens are the
+same in every row, so they run once per step with batch 1 and their keys and values are shared; gradients flow through.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+from torch import nn
+from transformers import DynamicCache, Gemma2Config, Gemma2Model
+
+from engine.prompts import COMPLEX_HUMAN_INSTRUCTION as CHI
+
+from .captions import captions
+from .settings import TEXT_ENCODER
+from .world import sample_scene
+
+SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
+VOCABULARY = 1024
+
+
+def train_tokenizer(scenes: int = 400) -> Tokenizer:
+    """Byte-fallback BPE with spaces as U+2581, learnt on captions and the CHI; deterministic."""
+    learner = Tokenizer(BPE(unk_token="<unk>"))
+    learner.normalizer = normalizers.Replace(" ", "▁")
+    # While merges are learnt a word and the space before it belong together, and punctuation stands alone.
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("▁", "merged_with_next"),
+            pre_tokenizers.Split(Regex(r"[^\w▁]"), "isolated"),
+        ]
+    )
+    reserved = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    alphabet = ["\n", "▁", *(chr(code) for code in range(33, 127))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=reserved, show_progress=False, initial_alphabet=alphabet, min_frequency=1
+    )
+    learner.train_from_iterator(_corpus(scenes), trainer)
+    model = json.loads(learner.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    # Built anew, because the trainer would leave the bytes marked as special and decoding would drop them.
+    tokenizer = Tokenizer(BPE(model["vocab"], merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")  # as in Gemma: never cuts
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", SPECIAL.index("<bos>"))]
+    )
+    return tokenizer
+
+
+def _corpus(scenes: int) -> Iterable[str]:
+    rng = Random(0)
+    for _ in range(scenes):
+        for caption in captions(sample_scene(rng), rng):
+            yield f" {caption.text}"
+    for _ in range(20):
+        yield CHI
+        yield CHI.lower()
+
+
+def load_tokenizer(work: Path) -> Tokenizer:
+    path = work / "tokenizer.json"
+    if not path.exists():
+        train_tokenizer().save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+class TextEncoder(nn.Module):
+    """The tiny Gemma-2, and the pipeline's rule of what the transformer sees: <bos> and the tokens after the CHI."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.model = Gemma2Model(Gemma2Config(**TEXT_ENCODER))
+        self.model.set_attn_implementation("eager")  # the one that applies Gemma-2's soft-cap
+        # The last token of the CHI is a lone space that merges into the prompt's first word: all before it is shared.
+        self.prefix = tokenizer.encode(CHI).ids[:-1]
+
+    def token_ids(self, caption: str) -> list[int]:
+        """Tokens of CHI + caption after the shared ones."""
+        ids: list[int] = self.tokenizer.encode(CHI + caption).ids
+        if ids[: len(self.prefix)] != self.prefix:
+            raise ValueError(f"the caption changes the tokens of the instruction: {caption!r}")
+        return ids[len(self.prefix) :]
+
+    def forward(self, rows: list[list[int]]) -> list[torch.Tensor]:
+        """Caption tokens to embeddings [1 + tokens, width] each, <bos> first; an empty row is the negative prompt."""
+        cache = DynamicCache()
+        head = self.model(torch.tensor([self.prefix]), past_key_values=cache, use_cache=True).last_hidden_state[0, :1]
+        told = [row for row in rows if row]
+        length = max(map(len, told), default=0)
+        shared = DynamicCache()
+        for index, layer in enumerate(cast(list[Any], cache.layers)):
+            keys, values = (part.expand(len(told), -1, -1, -1) for part in (layer.keys, layer.values))
+            shared.update(keys, values, index)
+        # Padding stands to the right of everything kept and the model is causal: no mask is needed.
+        padded = torch.tensor([row + [0] * (length - len(row)) for row in told])
+        hidden = self.model(padded, past_key_values=shared, use_cache=True).last_hidden_state
+        kept = iter(torch.cat([head, states[: len(row)]]) for states, row in zip(hidden, told, strict=True))
+        return [next(kept) if row else head for row in rows]

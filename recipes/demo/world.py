@@ -1,0 +1,175 @@
+"""The world the demo model lives in: flat shapes on quiet backgrounds, drawn with anti-aliased signed distances.
+
+A `Scene` is pure data in units of the canvas (0..1), so one scene renders at any size: the cascade 128 -> 256 and
+the autoencoder's crops show the same world. Issue-sized extensions add a shape, a background or a layout here.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+RGB = tuple[int, int, int]
+
+COLORS: dict[str, RGB] = {
+    "red": (222, 40, 42),
+    "orange": (246, 140, 28),
+    "yellow": (250, 214, 40),
+    "green": (46, 160, 72),
+    "blue": (42, 92, 218),
+    "purple": (134, 58, 186),
+    "pink": (250, 138, 186),
+    "brown": (128, 78, 44),
+    "black": (28, 28, 32),
+    "white": (253, 253, 253),
+    "gray": (134, 137, 142),
+}
+BACKGROUNDS: dict[str, RGB] = {
+    "cream": (250, 244, 228),
+    "light blue": (204, 228, 248),
+    "light green": (212, 239, 208),
+    "light pink": (251, 222, 231),
+    "light gray": (225, 227, 231),
+    "lavender": (226, 217, 246),
+    "sky blue": (122, 184, 232),
+    "teal": (58, 132, 136),
+    "navy": (36, 50, 92),
+}
+PALE = 6  # the first six are the usual ones; the deep ones exist for white objects
+CONTRAST = 90.0  # least RGB distance between an object and its background
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
+SIZES = {"small": 0.14, "": 0.25, "large": 0.38}  # radius of a lone object; "" is the size nobody mentions
+PAIR_RADIUS = 0.17
+COUNT_LAYOUTS: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
+    2: (0.17, ((0.27, 0.5), (0.73, 0.5))),
+    3: (0.135, ((0.19, 0.5), (0.5, 0.5), (0.81, 0.5))),
+    4: (0.16, ((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73))),
+}
+
+
+@dataclass(frozen=True)
+class Object:
+    shape: str
+    color: str
+    x: float  # centre, fraction of the width
+    y: float  # centre, fraction of the height, downwards
+    radius: float  # fraction of the shorter side
+    size: str = ""  # the word for it, "" when ordinary
+
+
+@dataclass(frozen=True)
+class Scene:
+    objects: tuple[Object, ...]
+    backgrounds: tuple[str, ...]  # one name: plain; two: a gradient from top to bottom
+    relation: str = ""  # of objects[0] to objects[1]: "left" or "above" (captions also tell it the other way round)
+
+    @property
+    def count(self) -> int:
+        """How many copies of one object this is, 0 when the objects differ."""
+        return len(self.objects) if not self.relation else 0
+
+
+def sample_scene(rng: Random) -> Scene:
+    """One random scene: a lone object, a pair in a relation, or two to four copies of one object."""
+    kind = rng.choices(("single", "pair", "count"), (0.30, 0.45, 0.25))[0]
+    if kind == "single":
+        size = rng.choices(tuple(SIZES), (0.25, 0.5, 0.25))[0]
+        objects = [_object(rng, _look(rng), 0.5, 0.5, SIZES[size], 0.04, size)]
+        relation = ""
+    elif kind == "pair":
+        relation = rng.choice(("left", "above"))
+        places = ((0.27, 0.5), (0.73, 0.5)) if relation == "left" else ((0.5, 0.27), (0.5, 0.73))
+        first, second = _look(rng), _look(rng)
+        while second == first:
+            second = _look(rng)
+        objects = [
+            _object(rng, look, x, y, PAIR_RADIUS, 0.03) for look, (x, y) in zip((first, second), places, strict=True)
+        ]
+    else:
+        relation, look = "", _look(rng)
+        radius, spots = COUNT_LAYOUTS[rng.randint(2, 4)]
+        objects = [_object(rng, look, x, y, radius, 0.015) for x, y in spots]
+    return Scene(tuple(objects), _backgrounds(rng, {o.color for o in objects}), relation)
+
+
+def _look(rng: Random) -> tuple[str, str]:
+    return rng.choice(SHAPES), rng.choice(tuple(COLORS))
+
+
+def _object(
+    rng: Random, look: tuple[str, str], x: float, y: float, radius: float, jitter: float, size: str = ""
+) -> Object:
+    dx, dy = rng.uniform(-jitter, jitter), rng.uniform(-jitter, jitter)
+    return Object(look[0], look[1], x + dx, y + dy, radius * rng.uniform(0.95, 1.05), size)
+
+
+def _backgrounds(rng: Random, colors: set[str]) -> tuple[str, ...]:
+    names = [b for b, rgb in BACKGROUNDS.items() if all(_distance(rgb, COLORS[c]) > CONTRAST for c in colors)]
+    pale = [b for b in names if b in tuple(BACKGROUNDS)[:PALE]]
+    pool = pale if pale and rng.random() < 0.9 else names
+    first = rng.choice(pool)
+    others = [b for b in pool if b != first]
+    return (first, rng.choice(others)) if others and rng.random() < 0.2 else (first,)
+
+
+def _distance(a: RGB, b: RGB) -> float:
+    return float(np.linalg.norm(np.subtract(a, b)))
+
+
+def render(scene: Scene, height: int, width: int, crop: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:
+    """Draw `scene` at height x width; with crop = (top, left, h, w) only that window of it. Returns [h, w, 3] uint8."""
+    top, left, rows, columns = crop or (0, 0, height, width)
+    y = (np.arange(rows, dtype=np.float32) + (top + 0.5))[:, None]
+    x = (np.arange(columns, dtype=np.float32) + (left + 0.5))[None, :]
+    ends = [np.array(BACKGROUNDS[b], np.float32) for b in scene.backgrounds]
+    canvas = np.broadcast_to(ends[0] + (y / height)[..., None] * (ends[-1] - ends[0]), (rows, columns, 3)).copy()
+    unit = min(height, width)
+    for item in scene.objects:
+        radius = item.radius * unit
+        distance = signed_distance(item.shape, (x - item.x * width) / radius, (y - item.y * height) / radius)
+        cover = np.clip(0.5 - distance * radius, 0.0, 1.0)[..., None]
+        canvas += cover * (np.array(COLORS[item.color], np.float32) - canvas)
+    return np.rint(canvas).astype(np.uint8)
+
+
+def signed_distance(shape: str, x: Array, y: Array) -> Array:
+    """Distance to the outline of a shape of radius about 1 (negative inside, y downwards), exact near the outline."""
+    if shape == "circle":
+        return np.hypot(x, y) - 0.95
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - 0.72) - 0.25
+    if shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.84
+    if shape == "triangle":  # equilateral, pointing up, its centroid a little below the middle
+        return np.maximum(y - 0.72, np.abs(x) * np.sqrt(0.75) - (y + 0.98) * 0.5).astype(np.float32)
+    if shape == "star":
+        return _star(x, y)
+    if shape == "heart":
+        return _heart(x, y)
+    raise ValueError(f"no such shape: {shape}")
+
+
+def _star(x: Array, y: Array) -> Array:
+    """Five points: fold the plane into one half-sector, where the outline is a single line."""
+    sector = 2 * np.pi / 5
+    angle = np.arctan2(x, -y)
+    angle = np.abs((angle + sector / 2) % sector - sector / 2)
+    radius = np.hypot(x, y)
+    u, v = radius * np.cos(angle), radius * np.sin(angle)  # tip on the u axis
+    inner = 0.46
+    du, dv = inner * np.cos(sector / 2) - 1.02, inner * np.sin(sector / 2)
+    return (((u - 1.02) * dv - v * du) / np.hypot(du, dv)).astype(np.float32)
+
+
+def _heart(x: Array, y: Array) -> Array:
+    """A square standing on its corner with a half disc on each of its two upper sides."""
+    x, y = np.abs(x), y + 0.06
+    half = 0.62  # half a side of the square, and the radius of both discs
+    a, b = (x + y) * np.sqrt(0.5), (x - y) * np.sqrt(0.5)  # along the lower right and the upper right side
+    square = np.maximum(np.abs(a - 0.1), np.abs(b + 0.1)) - half
+    disc = np.hypot(a - 0.1, b - (half - 0.1)) - half
+    return np.minimum(square, disc).astype(np.float32)

@@ -1,0 +1,109 @@
+"""Captions say what their scene shows, and the sampler prefers those that say more."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from recipes.demo.captions import INVERSE, NUMBERS, RELATIONS, Caption, captions, draw_caption
+from recipes.demo.world import BACKGROUNDS, COLORS, SHAPES, SIZES, Object, Scene, sample_scene
+
+
+def scene_and_captions(seed: int) -> tuple[Scene, list[Caption]]:
+    scene = sample_scene(Random(seed))
+    return scene, captions(scene, Random(seed))
+
+
+def words(text: str) -> list[str]:
+    for name in BACKGROUNDS:
+        text = text.replace(name, "")
+    return text.replace(",", " ").replace(":", " ").split()
+
+
+def test_captions_name_only_what_is_there() -> None:
+    for seed in range(400):
+        scene, found = scene_and_captions(seed)
+        colors, shapes = {o.color for o in scene.objects}, {o.shape for o in scene.objects}
+        for caption in found:
+            said = words(caption.text)
+            assert {w for w in said if w in COLORS} <= colors
+            assert {w.removesuffix("s") for w in said if w.removesuffix("s") in SHAPES} == shapes
+            assert {w for w in said if w in SIZES} <= {o.size for o in scene.objects}
+
+
+def test_counts_are_said() -> None:
+    for seed in range(400):
+        scene, found = scene_and_captions(seed)
+        if scene.count > 1:
+            for caption in found:
+                assert set(words(caption.text)) & set(NUMBERS[scene.count])
+
+
+def test_relations_hold_in_both_directions() -> None:
+    first, second = Object("circle", "red", 0.27, 0.5, 0.17), Object("square", "blue", 0.73, 0.5, 0.17)
+    rng = Random(0)
+    texts = {c.text for _ in range(60) for c in captions(Scene((first, second), ("cream",), "left"), rng)}
+    assert "a red circle to the left of a blue square" in texts
+    assert "a blue square to the right of a red circle" in texts
+    assert "a red circle and a blue square" in texts
+    assert "a blue square and a red circle" in texts
+    for text in texts:
+        before, _, after = text.partition("left of") if "left of" in text else text.partition("right of")
+        if after:
+            assert ("circle" in before) == ("left of" in text)
+
+
+@pytest.mark.parametrize("relation", ["left", "above"])
+def test_every_phrase_of_a_relation_is_used(relation: str) -> None:
+    pair = (Object("star", "green", 0.3, 0.3, 0.17), Object("heart", "pink", 0.7, 0.7, 0.17))
+    rng = Random(1)
+    text = " | ".join(c.text for _ in range(80) for c in captions(Scene(pair, ("cream",), relation), rng))
+    for phrase in (*RELATIONS[relation], *RELATIONS[INVERSE[relation]]):
+        assert f" {phrase} " in text
+
+
+def test_scores_are_shares_and_some_caption_tells_all() -> None:
+    for seed in range(200):
+        _, found = scene_and_captions(seed)
+        assert all(0 < c.score <= 1 for c in found)
+        assert max(c.score for c in found) == 1
+        assert len({c.text for c in found}) >= 6  # several captions per scene
+
+
+def test_articles() -> None:
+    for seed in range(200):
+        for caption in scene_and_captions(seed)[1]:
+            said = caption.text.split()
+            for word, following in pairwise(said):
+                if word in ("a", "an"):
+                    assert (word == "an") == (following[0] in "aeiou")
+
+
+def test_the_sampler_follows_its_formula() -> None:
+    """p_i = exp(c_i / tau) / sum_j exp(c_j / tau), aggregated by score, on one scene."""
+    scene = Scene((Object("circle", "red", 0.5, 0.5, 0.14, "small"),), ("cream",))
+    expected: Counter[float] = Counter()
+    for caption in captions(scene, Random(0)):
+        expected[round(caption.score, 3)] += math.exp(caption.score / 0.2)
+    total = sum(expected.values())
+
+    drawn: Counter[float] = Counter()
+    rng, count = Random(3), 3000
+    for _ in range(count):
+        text = draw_caption(scene, rng, temperature=0.2)
+        stated = sum(word in text for word in ("red", "circle", "small", "cream"))
+        drawn[round(stated / 4, 3)] += 1
+    for score, weight in expected.items():
+        assert drawn[score] / count == pytest.approx(weight / total, abs=0.03)
+
+
+def test_temperature_moves_it() -> None:
+    scene = sample_scene(Random(5))
+
+    def mean_length(temperature: float) -> float:
+        rng = Random(0)
+        return sum(len(draw_caption(scene, rng, temperature)) for _ in range(400)) / 400
+
+    assert mean_length(0.05) > mean_length(100.0)

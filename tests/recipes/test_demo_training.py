@@ -1,0 +1,155 @@
+"""The parts of training that have a right answer: ops against references, folding, times, one honest step."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from engine.models.sana import SanaTransformer
+from kernels.cross_attention import cross_attention_reference
+from kernels.layout import TokenLayout
+from kernels.rms_norm import rms_norm_reference
+from recipes.demo.autoencoder import Autoencoder, reconstruction_loss, training_batch
+from recipes.demo.diffusion import REPEATS, Generator, flow_loss, shifted_times
+from recipes.demo.export import export
+from recipes.demo.latents import LatentSet, encode_scenes, with_pairs_twice
+from recipes.demo.optimizer import Muon, orthogonalized, schedule
+from recipes.demo.standardize import standardized
+from recipes.demo.text import train_tokenizer
+from recipes.demo.training_ops import cross_attention, rms_norm
+from recipes.demo.world import sample_scene
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("work")
+    train_tokenizer(scenes=20).save(str(path / "tokenizer.json"))
+    return path
+
+
+def some_latents(count: int = 6) -> LatentSet:
+    torch.manual_seed(0)
+    return LatentSet(torch.randn(count, 2, 2, 32).half(), [sample_scene(Random(i)) for i in range(count)])
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 64), (64, 16)])
+def test_orthogonalized_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(3, *shape)))
+    assert values.median() > 0.6
+    assert values.max() < 1.4
+
+
+def test_muon_descends() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(16, 16)
+    inputs, wanted = torch.randn(64, 16), torch.randn(64, 16)
+    optimizer = Muon(model.named_parameters(), lr=0.02, adam_lr=0.02, decay=0.0)
+    losses = []
+    for _ in range(30):
+        loss = (model(inputs) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_schedule_rises_holds_and_falls() -> None:
+    assert schedule(0.0) < 0.02
+    assert schedule(0.1) == schedule(0.3) == 1.0
+    assert schedule(0.6) > schedule(0.9) > schedule(1.0) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_rms_norm_and_its_gradients(biased: bool) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(5, 7, 32), torch.randn(32), torch.randn(32)][: 2 + biased]
+    wanted = torch.randn(5, 7, 32)
+    results = []
+    for op in (rms_norm_reference, rms_norm):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = op(*leaves)
+        results.append((out, *torch.autograd.grad((out * wanted).sum(), leaves)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_cross_attention_of_images_that_share_texts() -> None:
+    torch.manual_seed(0)
+    texts = ((0, 5), (0, 5), (5, 8), (5, 8), (8, 9), (8, 9))  # the last two: the empty prompt
+    layout = TokenLayout(((2, 2),) * 6, texts, torch.device("cpu"))
+    q, k, v = torch.randn(16, 3, 8), torch.randn(9, 3, 8), torch.randn(9, 3, 8)
+    torch.testing.assert_close(cross_attention(q, k, v, layout), cross_attention_reference(q, k, v, layout))
+
+
+def test_standardized_latents_and_the_same_pictures() -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(shortcuts=True)
+    images = training_batch(Random(0), 4)
+    folded = standardized(model, images)
+    with torch.no_grad():
+        latents = folded.encoder(images)
+        assert latents.mean((0, 2, 3)).abs().max() < 1e-3
+        assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
+        before = model.decoder.conv_in(model.encoder(images))
+        before = before + model.encoder(images).repeat_interleave(model.decoder.repeats, dim=1)
+        after = folded.decoder.conv_in(latents)
+    torch.testing.assert_close(before[..., 1:-1, 1:-1], after[..., 1:-1, 1:-1], rtol=1e-3, atol=1e-3)
+
+
+def test_reconstruction_loss_is_zero_only_for_the_same_picture() -> None:
+    images = training_batch(Random(1), 2)
+    assert images.shape == (2, 3, 128, 128)
+    assert images.abs().max() <= 1
+    assert reconstruction_loss(images, images) == 0
+    assert reconstruction_loss(images * 0.9, images) > 0.05
+
+
+def test_times_are_stratified_and_lean_to_noise() -> None:
+    torch.manual_seed(0)
+    times = shifted_times(500, REPEATS).view(500, REPEATS)
+    assert times.min() > 0
+    assert times.max() < 1
+    assert 0.7 < times.median() < 0.8  # logit-normal with shift 3: sigma 0.75 in the middle
+    assert (times.diff(dim=1) > 0).all()  # one per quarter of the distribution
+
+
+def test_a_new_network_predicts_nothing_and_learns_from_one_step(work: Path) -> None:
+    torch.manual_seed(0)
+    model, data = Generator(work), some_latents(64)
+    loss = flow_loss(model, data, 64, Random(0))
+    assert loss.item() == pytest.approx(2.0, rel=0.1)  # |eps - x0|^2 with both of unit variance
+    loss.backward()
+    assert isinstance(model.transformer, SanaTransformer)
+    gradient = model.transformer.proj_out.weight.grad
+    assert gradient is not None
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+def test_pairs_count_twice() -> None:
+    data = some_latents(20)
+    more = with_pairs_twice(data)
+    pairs = sum(bool(scene.relation) for scene in data.scenes)
+    assert len(more.scenes) == len(more.latents) == 20 + pairs
+    assert sum(bool(scene.relation) for scene in more.scenes) == 2 * pairs
+
+
+def test_latents_are_cached_beside_their_scenes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Autoencoder()
+    first = encode_scenes(model, 64, 3, tmp_path / "latents.pt")
+    again = encode_scenes(model, 64, 3, tmp_path / "latents.pt")
+    assert first.latents.shape == (3, 2, 2, 32)
+    assert torch.equal(first.latents, again.latents)
+    assert first.scenes == again.scenes
+    assert first.size == 2
+
+
+def test_export_is_a_small_diffusers_checkpoint(work: Path, tmp_path: Path) -> None:
+    export(Autoencoder(), Generator(work), tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"model_index.json", "vae/config.json", "transformer/config.json", "tokenizer/tokenizer.json"} <= files
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 25_000_000
