@@ -49,7 +49,7 @@ Times = dict[str, tuple[float, float]]
 
 
 class Stopwatch:
-    """Time since the last lap, per stage."""
+    """Time since the last lap, per stage; of a stage that is run again, the fastest."""
 
     def __init__(self) -> None:
         self.times: Times = {}
@@ -57,7 +57,8 @@ class Stopwatch:
 
     def lap(self, stage: str, parts: int = 1) -> None:
         now = self._now()
-        self.times[stage] = ((now[0] - self._last[0]) / parts, (now[1] - self._last[1]) / parts)
+        lap = ((now[0] - self._last[0]) / parts, (now[1] - self._last[1]) / parts)
+        self.times[stage] = min(lap, self.times.get(stage, lap))
         self._last = now
 
     def _now(self) -> tuple[float, float]:
@@ -84,7 +85,7 @@ def write(folder: Path, size: str) -> int:
     return int(done.read_text())
 
 
-def run_ours(folder: Path, px: int, steps: int) -> Times:
+def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
     import torch
 
     from engine import EngineConfig, GenerationParams
@@ -94,26 +95,27 @@ def run_ours(folder: Path, px: int, steps: int) -> Times:
     from engine.request import Request
     from engine.runner import ModelRunner
 
-    params = GenerationParams(PROMPT, px, px, steps, GUIDANCE, seed=0, negative_prompt=NEGATIVE)
     watch = Stopwatch()
     checkpoint = open_checkpoint(str(folder), torch.bfloat16)
     models = load_models(checkpoint, torch.device("cpu"), torch.bfloat16)
     watch.lap("load")
     runner = ModelRunner(models, checkpoint, EngineConfig().prompt_cache_bytes)
     watch.lap("prepare")
-    request = Request("0", 0, params, tokens=(px // 32) ** 2, forwards=2)
-    runner.encode((request,))
-    watch.lap("encode")
-    for _ in range(steps):
-        runner.denoise((request,))
-        request.step += 1
-    watch.lap("step", steps)
-    encode_png(runner.decode(request), params, request.seed, checkpoint.id)
-    watch.lap("decode")
+    for picture in range(pictures):  # each has a prompt of its own: none is found in the cache
+        params = GenerationParams(f"{PROMPT} {picture}", px, px, steps, GUIDANCE, 0, negative_prompt=NEGATIVE)
+        request = Request("0", 0, params, tokens=(px // 32) ** 2, forwards=2)
+        runner.encode((request,))
+        watch.lap("encode")
+        for _ in range(steps):
+            runner.denoise((request,))
+            request.step += 1
+        watch.lap("step", steps)
+        encode_png(runner.decode(request), params, request.seed, checkpoint.id)
+        watch.lap("decode")
     return watch.times
 
 
-def run_diffusers(folder: Path, px: int, steps: int) -> Times:
+def run_diffusers(folder: Path, px: int, steps: int, pictures: int) -> Times:
     import torch
     from diffusers import SanaPipeline
 
@@ -125,29 +127,31 @@ def run_diffusers(folder: Path, px: int, steps: int) -> Times:
     watch.lap("load")
     watch.lap("prepare")
     names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    instruction = COMPLEX_HUMAN_INSTRUCTION.split("\n")
     with torch.inference_mode():
-        instruction = COMPLEX_HUMAN_INSTRUCTION.split("\n")
-        texts = pipeline.encode_prompt(PROMPT, True, NEGATIVE, complex_human_instruction=instruction)
-        watch.lap("encode")
-        latents = pipeline(
-            **dict(zip(names, texts, strict=True)),
-            negative_prompt=None,
-            width=px,
-            height=px,
-            num_inference_steps=steps,
-            guidance_scale=GUIDANCE,
-            generator=torch.Generator().manual_seed(0),
-            use_resolution_binning=False,
-            output_type="latent",
-        ).images
-        watch.lap("step", steps)
-        pixels = pipeline.vae.decode(latents.bfloat16() / pipeline.vae.config.scaling_factor).sample
-        pipeline.image_processor.postprocess(pixels, output_type="pil")
-        watch.lap("decode")
+        for picture in range(pictures):
+            prompt = f"{PROMPT} {picture}"
+            texts = pipeline.encode_prompt(prompt, True, NEGATIVE, complex_human_instruction=instruction)
+            watch.lap("encode")
+            latents = pipeline(
+                **dict(zip(names, texts, strict=True)),
+                negative_prompt=None,
+                width=px,
+                height=px,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
+                generator=torch.Generator().manual_seed(0),
+                use_resolution_binning=False,
+                output_type="latent",
+            ).images
+            watch.lap("step", steps)
+            pixels = pipeline.vae.decode(latents.bfloat16() / pipeline.vae.config.scaling_factor).sample
+            pipeline.image_processor.postprocess(pixels, output_type="pil")
+            watch.lap("decode")
     return watch.times
 
 
-ENGINES: dict[str, Callable[[Path, int, int], Times]] = {"sana-serve": run_ours, "diffusers": run_diffusers}
+ENGINES: dict[str, Callable[[Path, int, int, int], Times]] = {"sana-serve": run_ours, "diffusers": run_diffusers}
 
 
 def peak_bytes() -> int:
@@ -166,7 +170,8 @@ def measure(engine: str, arguments: argparse.Namespace) -> tuple[Times, float]:
             while opened.read(2**24):
                 pass
     options = [f"--folder={arguments.folder}", f"--size={arguments.size}", f"--steps={arguments.steps}"]
-    command = [sys.executable, "-m", "benchmarks.real_size", *options, f"--px={arguments.px}", f"--engine={engine}"]
+    options += [f"--px={arguments.px}", f"--pictures={arguments.pictures}", f"--engine={engine}"]
+    command = [sys.executable, "-m", "benchmarks.real_size", *options]
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(child.stdout.splitlines()[-1])
     return {stage: tuple(times) for stage, times in result["times"].items()}, result["peak"] / 2**30
@@ -186,12 +191,10 @@ def report(results: dict[str, tuple[Times, float]], weights: int, arguments: arg
     for times, _ in results.values():
         times["total"] = end_to_end(times, arguments.steps)
         times["scaled"] = end_to_end(times, FULL_STEPS)
-        times["first"] = add(times["load"], times["prepare"], times["total"])
     labels["scaled"] = f"end to end, scaled to {FULL_STEPS} steps [s]"
-    labels["first"] = f"load to first picture, {arguments.steps} steps [s]"
     (ours, our_peak), (theirs, their_peak) = results["sana-serve"], results["diffusers"]
     what = f"{arguments.size}, {arguments.px} px, bf16 on the CPU, guidance {GUIDANCE}"
-    print(f"{what}; weights {weights / 2**30:.2f} GiB; CPU seconds in brackets")
+    print(f"{what}; weights {weights / 2**30:.2f} GiB; fastest of {arguments.pictures}; CPU seconds in brackets")
     print(f"{'':40}{'sana-serve':>20}{'diffusers':>20}{'ratio':>8}{'CPU':>8}")
     for key, label in labels.items():
         (wall, cpu), (their_wall, their_cpu) = ours[key], theirs[key]
@@ -208,10 +211,11 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="0.6B")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--px", type=int, default=512)
+    parser.add_argument("--pictures", type=int, default=3)
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
-        times = ENGINES[arguments.engine](arguments.folder, arguments.px, arguments.steps)
+        times = ENGINES[arguments.engine](arguments.folder, arguments.px, arguments.steps, arguments.pictures)
         print(json.dumps({"times": times, "peak": peak_bytes()}))
         return
     weights = write(arguments.folder, arguments.size)

@@ -1,6 +1,13 @@
-"""What every test shares: tests marked `gpu` are skipped, visibly, on a machine without CUDA."""
+"""What every test shares: Ctrl-C reaches the programs under test; `gpu` tests are skipped, visibly, without CUDA."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with SIGINT ignored, and programs under test would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -56,12 +56,14 @@ def test_a_day_in_the_life_of_an_engine(checkpoint: Callable[[str], Path]) -> No
         assert both[0][0].image.startswith(b"\x89PNG")
         with pytest.raises(InvalidParams):
             await anext(client.generate(GenerationParams("", 64, 64, 2, 4.5, seed=1)))
-        with pytest.raises(QueueFull):
+        with pytest.raises(InvalidParams, match="n is 9, more than the 8 images this server queues"):
             await anext(client.generate(GenerationParams("a cat", 64, 64, 2, 4.5, seed=1, n=9)))
         assert client.queued_images == 0
 
         endless = client.generate(ENDLESS)  # closing the events cancels within a step
         await first_steps(endless)
+        with pytest.raises(QueueFull, match="1 of at most 8 images are waiting"):
+            await anext(client.generate(GenerationParams("a cat", 64, 64, 2, 4.5, seed=1, n=8)))
         await endless.aclose()
         assert client.queued_images == 0
         assert len(await finished(client.generate(PARAMS))) == 1
