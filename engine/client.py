@@ -83,7 +83,8 @@ class EngineClient:
             message = f"n is {params.n}, more than the {self.config.max_queue} images this server queues"
             raise InvalidParams(message, "n", "integer_above_max_value")
         if self.queued_images + params.n > self.config.max_queue:
-            raise QueueFull(f"{self.queued_images} of at most {self.config.max_queue} images are waiting; try again later")
+            waiting = f"{self.queued_images} of at most {self.config.max_queue} images are waiting"
+            raise QueueFull(f"{waiting}; try again later")
         request_id = request_id or uuid.uuid4().hex
         events: asyncio.Queue[Event] = asyncio.Queue()
         self._outstanding[request_id] = (params.n, events)
