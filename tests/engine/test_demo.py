@@ -1,10 +1,8 @@
 """The embedded checkpoint in bf16 against itself in fp32."""
 
 import numpy as np
-import pytest
 
 from engine import GenerationParams
-from engine.hub import DEMO
 
 from ..reference import psnr
 from .drawing import Engine
@@ -17,7 +15,6 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.skipif(not (DEMO / "transformer").is_dir(), reason="the demo checkpoint is not there yet")
 def test_bf16_draws_the_picture_of_fp32() -> None:
     full, half = (Engine("demo", dtype).draw(REQUESTS) for dtype in ("float32", "bfloat16"))
     for expected, drawn in zip(full, half, strict=True):
