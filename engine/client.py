@@ -30,13 +30,12 @@ class EngineClient:
         self._outstanding: dict[str, tuple[int, asyncio.Queue[Event]]] = {}
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[ModelInfo] | None = None
 
     async def start(self) -> ModelInfo:
         """Loads the model in a new process. Raises CheckpointError, DeviceError or EngineUnavailable."""
-        self._loop = asyncio.get_running_loop()
-        self._started = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        self._started = loop.create_future()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=run_worker, args=(self.config, theirs), name="sana-engine", daemon=True)
@@ -48,7 +47,7 @@ class EngineClient:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
-        threading.Thread(target=self._read, args=(self._pipe, self._loop), name="engine-events", daemon=True).start()
+        threading.Thread(target=self._read, args=(self._pipe, loop), name="engine-events", daemon=True).start()
         try:
             self.model = await self._started
         except BaseException:
