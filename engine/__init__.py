@@ -4,6 +4,7 @@ from .client import EngineClient
 from .config import DTYPES, EngineConfig
 from .errors import (
     CheckpointError,
+    DeadlineExceeded,
     DeviceError,
     EngineUnavailable,
     GenerationFailed,
@@ -13,13 +14,26 @@ from .errors import (
     SanaError,
 )
 from .params import check_params
-from .types import Event, Failed, Finished, GenerationParams, ModelInfo, Progress, Started, Timings
+from .types import (
+    Event,
+    Failed,
+    Finished,
+    GenerationParams,
+    ImageFormat,
+    ModelInfo,
+    Preview,
+    Priority,
+    Progress,
+    Started,
+    Timings,
+)
 from .version import VERSION
 
 __all__ = [
     "DTYPES",
     "VERSION",
     "CheckpointError",
+    "DeadlineExceeded",
     "DeviceError",
     "EngineClient",
     "EngineConfig",
@@ -29,8 +43,11 @@ __all__ = [
     "Finished",
     "GenerationFailed",
     "GenerationParams",
+    "ImageFormat",
     "InvalidParams",
     "ModelInfo",
+    "Preview",
+    "Priority",
     "Progress",
     "QueueFull",
     "RequestCancelled",

@@ -5,6 +5,7 @@ SanaError
     CheckpointError         a model that cannot be loaded
     DeviceError             the device or dtype asked for is not to be had
     QueueFull               more work than the queue holds; try later
+    DeadlineExceeded        the request's timeout passed, or cannot be met
     EngineUnavailable       the engine is loading, stopping or gone
     RequestCancelled        the caller gave the request up
     GenerationFailed        the engine could not finish this request
@@ -42,7 +43,23 @@ class DeviceError(SanaError):
 
 
 class QueueFull(SanaError):
-    """More work than the queue holds."""
+    """More work than the queue holds.
+
+    Args:
+        message: how full it is.
+        retry_after: seconds after which there should be room.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type["QueueFull"], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after)
+
+
+class DeadlineExceeded(SanaError):
+    """The request's timeout passed, or the queue is so long that it cannot be met."""
 
 
 class EngineUnavailable(SanaError):

@@ -1,12 +1,17 @@
 """The nouns that cross the engine's border: what is asked, what is told. Frozen, picklable, free of tensors."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .errors import SanaError
 
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 10
 MAX_STEPS = 100
+MAX_PARTIAL_IMAGES = 3
+
+Priority = Literal["high", "normal", "low"]
+ImageFormat = Literal["png", "jpeg", "webp"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,12 @@ class GenerationParams:
         guidance_scale: classifier-free guidance; off at 1 and below (Sprint: the embedded guidance).
         seed: of the first image.
         n: images.
+        partial_images: previews of each image on its way, evenly spaced over its steps.
+        output_format, output_compression: of the finished images; 0..100, where PNG is lossless and takes only 100.
+        embed_params: write prompt and settings into the file's text chunks (PNG); seed and model always are.
+        priority: class in the queue.
+        timeout: seconds from submission after which the caller no longer wants the images; None: never.
+        tenant: whose share of the device this request draws on, such as a hash of an API key.
     """
 
     prompt: str
@@ -31,6 +42,13 @@ class GenerationParams:
     seed: int
     negative_prompt: str = ""
     n: int = 1
+    partial_images: int = 0
+    output_format: ImageFormat = "png"
+    output_compression: int = 100
+    embed_params: bool = True
+    priority: Priority = "normal"
+    timeout: float | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +106,17 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
+class Preview(Event):
+    """What image `image_index` looks like so far, in the format asked for; `preview_index` counts from 0."""
+
+    image_index: int
+    preview_index: int
+    image: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Finished(Event):
-    """Image `image_index` is done: a PNG with its parameters in text chunks."""
+    """Image `image_index` is done, in the format asked for."""
 
     image_index: int
     seed: int
