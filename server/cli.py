@@ -1,10 +1,11 @@
-"""The command `sana`: serve, generate, doctor. One clear line and status 1 for an error, never a traceback."""
+"""The command `sana`: serve, generate, eval, doctor. One clear line and status 1 for an error, never a traceback."""
 
 import argparse
 import asyncio
 import dataclasses
 import functools
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -65,6 +66,21 @@ def generate(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    from .evaluation.exam import ExamSettings, examine_engine, examine_url, save_contact_sheet, table
+    from .writing import check_writable
+
+    check_writable(args.out)
+    exam = ExamSettings(args.each, args.steps, args.guidance, args.size, args.seed)
+    if args.url:
+        marks = asyncio.run(examine_url(args.url, exam, os.environ.get("OPENAI_API_KEY", "")))
+    else:
+        marks = asyncio.run(examine_engine(engine_config(args), exam))
+    save_contact_sheet(marks, args.out)
+    print(f"{table(marks)}\npictures: {args.out}")
+    return 0
+
+
 def doctor(args: argparse.Namespace) -> int:
     flags = ["--model", args.model, "--device", args.device, "--dtype", args.dtype]
     return subprocess.call([sys.executable, "-m", "engine.doctor", *flags])  # a child: it imports torch
@@ -114,10 +130,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (%(default)s)")
 
+    command = commands.add_parser("eval", help="mark how well a model follows the prompts of the demo's world")
+    command.set_defaults(run=evaluate)
+    add_model_flags(command)
+    command.add_argument("--url", help="ask this running server instead; its key is read from OPENAI_API_KEY")
+    command.add_argument("--each", type=positive, default=30, help="prompts of each of the six kinds (%(default)s)")
+    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
+    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
+    command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
+    command.add_argument("--seed", type=int, default=0, help="of the first picture (%(default)s)")
+    command.add_argument("--out", type=Path, default=Path("sana-eval.png"), help="contact sheet (%(default)s)")
+
     command = commands.add_parser("doctor", help="say what this machine offers")
     command.set_defaults(run=doctor)
     add_model_flags(command)
     return parser
+
+
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
 
 
 def add_model_flags(command: argparse.ArgumentParser) -> None:

@@ -6,27 +6,13 @@ the autoencoder's crops show the same world. Issue-sized extensions add a shape,
 
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
-RGB = tuple[int, int, int]
+from server.evaluation.shapes import COLORS, RGB, SHAPES, signed_distance
+from server.evaluation.suite import held_out
 
-COLORS: dict[str, RGB] = {
-    "red": (222, 40, 42),
-    "orange": (246, 140, 28),
-    "yellow": (250, 214, 40),
-    "green": (46, 160, 72),
-    "blue": (42, 92, 218),
-    "purple": (134, 58, 186),
-    "pink": (250, 138, 186),
-    "brown": (128, 78, 44),
-    "black": (28, 28, 32),
-    "white": (253, 253, 253),
-    "gray": (134, 137, 142),
-}
 BACKGROUNDS: dict[str, RGB] = {
     "cream": (250, 244, 228),
     "light blue": (204, 228, 248),
@@ -41,7 +27,6 @@ BACKGROUNDS: dict[str, RGB] = {
 PALE = 6  # the first six are the usual ones; the deep ones exist for white objects
 CONTRAST = 90.0  # least RGB distance between an object and its background
 
-SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 SIZES = {"small": 0.14, "": 0.25, "large": 0.38}  # radius of a lone object; "" is the size nobody mentions
 PAIR_RADIUS = 0.17
 COUNT_LAYOUTS: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
@@ -73,9 +58,20 @@ class Scene:
         return len(self.objects) if not self.relation else 0
 
 
-def sample_scene(rng: Random) -> Scene:
-    """One random scene: a lone object, a pair in a relation, or two to four copies of one object."""
-    kind = rng.choices(("single", "pair", "count"), (0.30, 0.45, 0.25))[0]
+def sample_scene(rng: Random, unseen: bool = False) -> Scene:
+    """One random scene: a lone object, a pair in a relation, or two to four copies of one object.
+
+    Args:
+        unseen: only combinations that training never draws, instead of only those that it does.
+    """
+    while True:
+        scene = _sample(rng)
+        if held_out(((o.shape, o.color) for o in scene.objects), scene.objects[0].size) == unseen:
+            return scene
+
+
+def _sample(rng: Random) -> Scene:
+    kind = rng.choices(("single", "pair", "count"), (0.25, 0.5, 0.25))[0]
     if kind == "single":
         size = rng.choices(tuple(SIZES), (0.25, 0.5, 0.25))[0]
         objects = [_object(rng, _look(rng), 0.5, 0.5, SIZES[size], 0.04, size)]
@@ -134,42 +130,3 @@ def render(scene: Scene, height: int, width: int, crop: tuple[int, int, int, int
         cover = np.clip(0.5 - distance * radius, 0.0, 1.0)[..., None]
         canvas += cover * (np.array(COLORS[item.color], np.float32) - canvas)
     return np.rint(canvas).astype(np.uint8)
-
-
-def signed_distance(shape: str, x: Array, y: Array) -> Array:
-    """Distance to the outline of a shape of radius about 1 (negative inside, y downwards), exact near the outline."""
-    if shape == "circle":
-        return np.hypot(x, y) - 0.95
-    if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.72) - 0.25
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.84
-    if shape == "triangle":  # equilateral, pointing up, its centroid a little below the middle
-        return np.maximum(y - 0.72, np.abs(x) * np.sqrt(0.75) - (y + 0.98) * 0.5).astype(np.float32)
-    if shape == "star":
-        return _star(x, y)
-    if shape == "heart":
-        return _heart(x, y)
-    raise ValueError(f"no such shape: {shape}")
-
-
-def _star(x: Array, y: Array) -> Array:
-    """Five points: fold the plane into one half-sector, where the outline is a single line."""
-    sector = 2 * np.pi / 5
-    angle = np.arctan2(x, -y)
-    angle = np.abs((angle + sector / 2) % sector - sector / 2)
-    radius = np.hypot(x, y)
-    u, v = radius * np.cos(angle), radius * np.sin(angle)  # tip on the u axis
-    inner = 0.46
-    du, dv = inner * np.cos(sector / 2) - 1.02, inner * np.sin(sector / 2)
-    return (((u - 1.02) * dv - v * du) / np.hypot(du, dv)).astype(np.float32)
-
-
-def _heart(x: Array, y: Array) -> Array:
-    """A square standing on its corner with a half disc on each of its two upper sides."""
-    x, y = np.abs(x), y + 0.06
-    half = 0.62  # half a side of the square, and the radius of both discs
-    a, b = (x + y) * np.sqrt(0.5), (x - y) * np.sqrt(0.5)  # along the lower right and the upper right side
-    square = np.maximum(np.abs(a - 0.1), np.abs(b + 0.1)) - half
-    disc = np.hypot(a - 0.1, b - (half - 0.1)) - half
-    return np.minimum(square, disc).astype(np.float32)

@@ -5,7 +5,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from recipes.demo.world import BACKGROUNDS, COLORS, CONTRAST, SHAPES, Object, Scene, render, sample_scene
+from recipes.demo.world import BACKGROUNDS, CONTRAST, Object, Scene, render, sample_scene
+from server.evaluation.shapes import COLORS, SHAPES
 
 SOLID = tuple(shape for shape in SHAPES if shape != "ring")
 

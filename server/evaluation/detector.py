@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .world import COLORS, SHAPES, signed_distance
+from .shapes import COLORS, SHAPES, signed_distance
 
 Mask = NDArray[np.bool_]
 SIDE = 32  # masks are compared at this size

@@ -1,0 +1,1 @@
+"""The exam of the demo model: prompts of its small world, asked of any server, judged without a network."""

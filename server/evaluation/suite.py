@@ -1,0 +1,110 @@
+"""A GenEval-like exam in the demo's world (arXiv 2310.11513): six kinds of prompt, each with what must be seen.
+
+Half of the prompts are in plain words, half are paraphrases in forms that no training caption has; all name
+combinations of looks that training never draws (`held_out`).
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .detector import Detection, detect
+from .shapes import COLORS, SHAPES
+
+Look = tuple[str, str]  # shape, colour
+Template = tuple[str, ...]
+
+KINDS = ("single object", "color", "counting", "two objects", "attribute binding", "position")
+NUMBERS = ("one", "two", "three", "four")
+SINGLE: Template = ("{a}", "a photo of {a}", "one picture with {a}", "we see {a} here")
+COLOR: Template = ("{a}", "a photo of {a}", "{a}, nothing else", "we see {a} here")
+COUNT: Template = ("{number} {what}", "a photo of {number} {what}", "exactly {number} {what}", "we see {number} {what}")
+PAIR: Template = ("{a} and {b}", "a photo of {a} and {b}", "{a} together with {b}", "both {a} and {b}")
+POSITION: Template = (
+    "{a} {phrase} {b}",
+    "a photo of {a} {phrase} {b}",
+    "a picture with {a} {phrase} {b}",
+    "{b} and, {place}, {a}",
+)
+PHRASES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
+PLACES = {"left": "to its left", "right": "to its right", "above": "above it", "below": "below it"}
+ORDER = {"left": ("x", 1), "right": ("x", -1), "above": ("y", 1), "below": ("y", -1)}
+
+
+def held_out(looks: Iterable[Look], size: str = "") -> bool:
+    """Is this combination in the tenth that training never draws: of lone looks and sizes, pairs, numbered looks?"""
+    return zlib.crc32(repr(sorted((*look, size) for look in looks)).encode()) % 10 == 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt and what must be seen: looks are (shape, colour), None where it does not count."""
+
+    kind: str
+    prompt: str
+    looks: tuple[tuple[str | None, str | None], ...]
+    relation: str = ""
+
+    def passed(self, picture: NDArray[np.uint8]) -> bool:
+        """Does the picture, uint8 [H, W, 3], show exactly these objects?"""
+        seen = detect(picture)
+        if len(seen) != len(self.looks):
+            return False
+        if self.relation:
+            axis, sign = ORDER[self.relation]
+            seen = sorted(seen, key=lambda d: sign * getattr(d, axis))
+            apart = abs(getattr(seen[0], axis) - getattr(seen[1], axis))
+            across = abs(getattr(seen[0], "xy".replace(axis, "")) - getattr(seen[1], "xy".replace(axis, "")))
+            return apart > across and _all_match(seen, self.looks)
+        return any(_all_match(order, self.looks) for order in (seen, seen[::-1]))
+
+
+def _all_match(seen: list[Detection], looks: tuple[tuple[str | None, str | None], ...]) -> bool:
+    return all(look[0] in (None, d.shape) and look[1] in (None, d.color) for d, look in zip(seen, looks, strict=True))
+
+
+def tasks(each: int, seed: int = 1) -> Iterator[Task]:
+    """`each` prompts of every kind, the same for the same seed."""
+    rng = Random(seed)
+    for _ in range(each):
+        (look,) = _unseen(rng, 1)
+        yield Task("single object", _fill(SINGLE, rng, a=named(look)), ((look[0], None),))
+        (look,) = _unseen(rng, 1)
+        yield Task("color", _fill(COLOR, rng, a=named(look)), ((None, look[1]),))
+        number = rng.randrange(len(NUMBERS))
+        look = _unseen(rng, 1, copies=number + 1)[0]
+        what = f"{look[1]} {look[0]}{'s' if number else ''}"
+        yield Task("counting", _fill(COUNT, rng, number=NUMBERS[number], what=what), (look,) * (number + 1))
+        a, b = _unseen(rng, 2)
+        prompt = _fill(PAIR, rng, a=named(a), b=named(b))
+        yield Task("two objects", prompt, ((a[0], None), (b[0], None)))
+        a, b = _unseen(rng, 2)
+        prompt = _fill(PAIR, rng, a=named(a), b=named(b))
+        yield Task("attribute binding", prompt, (a, b))
+        a, b = _unseen(rng, 2)
+        relation = rng.choice(tuple(ORDER))
+        words = {"phrase": PHRASES[relation], "place": PLACES[relation]}
+        yield Task("position", _fill(POSITION, rng, a=named(a), b=named(b), **words), (a, b), relation)
+
+
+def named(look: Look) -> str:
+    """ "a red circle" for ("circle", "red")."""
+    words = f"{look[1]} {look[0]}"
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _fill(templates: Template, rng: Random, **words: str) -> str:
+    return rng.choice(templates).format(**words)
+
+
+def _unseen(rng: Random, count: int, copies: int = 1) -> list[Look]:
+    """Looks of different shape and colour whose combination was held out from training."""
+    while True:
+        shapes, colors = rng.sample(SHAPES, count), rng.sample(tuple(COLORS), count)
+        looks = list(zip(shapes, colors, strict=True))
+        if held_out(looks * copies):
+            return looks

@@ -1,0 +1,103 @@
+"""An exam marks what a server or an engine draws, and says so in a table and a picture."""
+
+import asyncio
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import SanaError
+from recipes.demo.world import Object, Scene, render
+from server.evaluation.exam import ExamSettings, examine, examine_url, save_contact_sheet, shares, table, wilson
+from server.evaluation.suite import tasks
+
+from ..live import LiveServer, run_sana
+
+
+def drawn(scene: Scene) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(render(scene, 128, 128)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_right_pictures_pass_and_wrong_ones_fail(tmp_path: Path) -> None:
+    """The world itself sits the exam: once with its own scenes, once with an empty sheet."""
+    wanted = {task.prompt: task for task in tasks(4)}
+    places = {1: [(0.5, 0.5)], 2: [(0.27, 0.5), (0.73, 0.5)], 3: [(0.19, 0.5), (0.5, 0.5), (0.81, 0.5)]}
+    places[4] = [(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]
+    turned = {"right": (1, 0), "below": (1, 0)}
+
+    async def right(prompt: str, seed: int) -> bytes:
+        task = wanted[prompt]
+        spots = places[len(task.looks)]
+        if task.relation in ("above", "below"):
+            spots = [(y, x) for x, y in spots]
+        if task.relation in turned:
+            spots = spots[::-1]
+        objects = tuple(
+            Object(shape or "circle", color or "red", x, y, 0.13)
+            for (shape, color), (x, y) in zip(task.looks, spots, strict=True)
+        )
+        dark = any(o.color in ("black", "brown", "gray", "purple", "blue") for o in objects)
+        white = any(o.color == "white" for o in objects)
+        ground = "cream" if not white else "sky blue" if dark else "navy"
+        return drawn(Scene(objects, (ground,)))
+
+    async def wrong(prompt: str, seed: int) -> bytes:
+        return drawn(Scene((), ("cream",)))
+
+    settings = ExamSettings(each=4)
+    good, bad = asyncio.run(examine(right, settings)), asyncio.run(examine(wrong, settings))
+    assert sum(m.passed for m in good) >= len(good) - 2  # a clash of colour and ground may cost one or two
+    assert not any(m.passed for m in bad)
+    assert all(asked == 4 for _, asked in shares(bad).values())
+    assert "overall" in table(good)
+    save_contact_sheet(good, tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * 136, 12 * 136, 3)
+    assert (sheet[5, 2] == (46, 158, 80)).all()  # a green frame: the first one passed
+
+
+@pytest.mark.parametrize(
+    ("passed", "asked", "low", "high"), [(0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0), (15, 30, 0.331, 0.669)]
+)
+def test_wilson(passed: int, asked: int, low: float, high: float) -> None:
+    assert wilson(passed, asked) == (pytest.approx(low, abs=2e-3), pytest.approx(high, abs=2e-3))
+
+
+def test_the_seeds_of_an_exam_are_its_own() -> None:
+    seen: dict[int, str] = {}
+
+    async def draw(prompt: str, seed: int) -> bytes:
+        seen[seed] = prompt
+        return drawn(Scene((), ("cream",)))
+
+    asyncio.run(examine(draw, ExamSettings(each=2, seed=100)))
+    assert seen == {100 + i: task.prompt for i, task in enumerate(tasks(2))}
+
+
+def test_a_server_is_examined_through_its_api(server: LiveServer) -> None:
+    marks = asyncio.run(examine_url(server.url, ExamSettings(each=1, steps=2, size="128x128")))
+    assert len(marks) == 6
+    assert {m.picture.shape for m in marks} == {(128, 128, 3)}
+
+
+def test_what_a_server_answers_is_told(server: LiveServer) -> None:
+    with pytest.raises(SanaError, match="answered 400"):
+        asyncio.run(examine_url(server.url, ExamSettings(each=1, steps=2, size="130x130")))
+
+
+def test_the_command_without_a_server(tmp_path: Path) -> None:
+    done = run_sana("eval", "--device", "cpu", "--each", "1", "--steps", "1", "--size", "64x64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "attribute binding" in done.stdout
+    assert (tmp_path / "sana-eval.png").exists()
+
+
+def test_the_command_without_anybody_there(tmp_path: Path) -> None:
+    done = run_sana("eval", "--url", "http://127.0.0.1:9", "--each", "1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "did not answer" in done.stderr
+    assert "Traceback" not in done.stderr

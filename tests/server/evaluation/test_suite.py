@@ -1,0 +1,70 @@
+"""The exam is strict, and asks for what training never saw."""
+
+from random import Random
+
+from recipes.demo.captions import captions
+from recipes.demo.world import Object, Scene, render, sample_scene
+from server.evaluation.suite import COUNT, KINDS, PAIR, POSITION, Task, held_out, tasks
+
+
+def test_tasks_are_strict() -> None:
+    circle, square = Object("circle", "red", 0.27, 0.5, 0.17), Object("square", "blue", 0.73, 0.5, 0.17)
+    picture = render(Scene((circle, square), ("cream",)), 128, 128)
+    looks = (("circle", "red"), ("square", "blue"))
+    assert Task("position", "", looks, "left").passed(picture)
+    assert not Task("position", "", looks, "right").passed(picture)
+    assert not Task("position", "", looks, "above").passed(picture)
+    assert Task("attribute binding", "", looks[::-1]).passed(picture)
+    assert not Task("attribute binding", "", (("circle", "blue"), ("square", "red"))).passed(picture)
+    assert not Task("counting", "", ((None, None),)).passed(picture)
+
+
+def test_copies_of_a_look_must_all_be_there_and_be_right() -> None:
+    stars = tuple(Object("star", "green", x, 0.5, 0.13) for x in (0.2, 0.5, 0.8))
+    picture = render(Scene(stars, ("cream",)), 128, 128)
+    assert Task("counting", "", (("star", "green"),) * 3).passed(picture)
+    assert not Task("counting", "", (("star", "green"),) * 2).passed(picture)
+    assert not Task("counting", "", (("star", "red"),) * 3).passed(picture)
+
+
+def test_a_diagonal_is_no_position() -> None:
+    pair = (Object("circle", "red", 0.25, 0.2, 0.15), Object("square", "blue", 0.7, 0.75, 0.15))
+    looks = (("circle", "red"), ("square", "blue"))
+    assert not Task("position", "", looks, "left").passed(render(Scene(pair, ("cream",)), 128, 128))
+
+
+def test_every_kind_is_asked_equally_and_a_seed_is_an_exam() -> None:
+    exam = list(tasks(5))
+    assert [task.kind for task in exam].count("color") == 5
+    assert {task.kind for task in exam} == set(KINDS)
+    assert exam == list(tasks(5))
+    assert exam != list(tasks(5, seed=2))
+
+
+def test_training_draws_no_combination_of_the_exam() -> None:
+    drawn = {tuple(sorted((o.shape, o.color, o.size) for o in sample_scene(Random(i)).objects)) for i in range(4000)}
+    asked = [task for task in tasks(200) if task.kind in ("attribute binding", "position", "counting")]
+    for task in asked:
+        looks = [(str(shape), str(color)) for shape, color in task.looks]
+        assert held_out(looks)
+        assert tuple(sorted((*look, "") for look in looks)) not in drawn
+
+
+def test_a_tenth_is_held_out_and_only_that_when_asked_for() -> None:
+    unseen = [sample_scene(Random(i), unseen=True) for i in range(100)]
+    assert all(held_out([(o.shape, o.color) for o in s.objects], s.objects[0].size) for s in unseen)
+    looks = [(shape, color) for shape in ("circle", "star", "ring") for color in ("red", "pink", "blue", "gray")]
+    pairs = [(a, b) for a in looks for b in looks if a < b]
+    assert 0.02 < sum(map(held_out, pairs)) / len(pairs) < 0.25
+
+
+def test_paraphrases_are_no_training_captions() -> None:
+    circle, square = Object("circle", "red", 0.27, 0.5, 0.17), Object("square", "blue", 0.73, 0.5, 0.17)
+    scene = Scene((circle, square), ("cream",), "left")
+    told = {caption.text for seed in range(300) for caption in captions(scene, Random(seed))}
+    words = {"a": "a red circle", "b": "a blue square", "phrase": "to the left of", "place": "to its left"}
+    for template in (*PAIR[2:], *POSITION[2:]):
+        assert template.format(**words) not in told
+    assert PAIR[0].format(**words) in told
+    assert POSITION[0].format(**words) in told
+    assert len(COUNT) == len(PAIR) == len(POSITION) == 4  # half plain, half paraphrased
