@@ -1,7 +1,6 @@
 """Stage one: the autoencoder F32C32P1, trained on 128 px windows so that a CPU sees enough scenes."""
 
 import copy
-import time
 from pathlib import Path
 from random import Random
 
@@ -14,6 +13,8 @@ from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder
 
 from .optimizer import Muon, schedule
 from .pictures import save_grid
+from .precision import autocast
+from .run import Run, average_into
 from .settings import NATIVE_SIZE, VAE
 from .world import render, sample_scene
 
@@ -32,6 +33,10 @@ class Autoencoder(nn.Module):
         config = DCAEConfig.from_dict(VAE | {"encoder_out_shortcut": shortcuts, "decoder_in_shortcut": shortcuts})
         self.encoder = DCAEEncoder(config)
         self.decoder = DCAEDecoder(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.conv_in.weight.device
 
 
 def channels_last(model: Autoencoder) -> Autoencoder:
@@ -71,8 +76,8 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 def held_out_psnr(model: Autoencoder, path: Path | None = None, count: int = 48) -> float:
     """Mean PSNR in dB of `count` scenes at 256 px that training never draws."""
     rng = Random(-1)
-    target = pixels([render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(count)])
-    with torch.autocast("cpu", torch.bfloat16):
+    target = pixels([render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(count)]).to(model.device)
+    with autocast(model.device):
         output = torch.cat([model.decoder(model.encoder(part)) for part in target.split(16)]).float().clamp(-1, 1)
     error = ((output - target) / 2).square().mean((1, 2, 3))
     if path:
@@ -80,9 +85,11 @@ def held_out_psnr(model: Autoencoder, path: Path | None = None, count: int = 48)
     return float((-10 * error.clamp_min(1e-10).log10()).mean())
 
 
-def train_autoencoder(work: Path, minutes: float, batch: int = 16, lr: float = 2e-3) -> Autoencoder:
+def train_autoencoder(
+    work: Path, minutes: float, device: torch.device, batch: int = 16, lr: float = 2e-3
+) -> Autoencoder:
     """Both halves from scratch; keeps work/autoencoder.pt and returns the averaged weights."""
-    return _fit(Autoencoder(shortcuts=True), work / "autoencoder.pt", minutes, batch, lr, noise=0.05)
+    return _fit(Autoencoder(shortcuts=True).to(device), work / "autoencoder.pt", minutes, batch, lr, noise=0.05)
 
 
 def train_decoder(model: Autoencoder, work: Path, minutes: float, batch: int = 16, lr: float = 1e-3) -> Autoencoder:
@@ -92,45 +99,31 @@ def train_decoder(model: Autoencoder, work: Path, minutes: float, batch: int = 1
 
 
 def _fit(model: Autoencoder, path: Path, minutes: float, batch: int, lr: float, noise: float) -> Autoencoder:
-    """Train for `minutes` in all, over as many runs as it takes. `noise`: on latents, as a share of their deviation."""
+    """Train for `minutes` in all. `noise`: on latents, as a share of their deviation: the decoder must forgive."""
     model = channels_last(model)
     average = copy.deepcopy(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = Muon(trained, lr=lr, adam_lr=lr, decay=0.01)
-    step, spent = 0, 0.0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    torch.manual_seed(step)
-    rng, started, saved = Random(step), time.monotonic(), spent
-    while spent < minutes * 60:
-        target = training_batch(rng, batch).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+
+    def tell() -> None:
+        psnr = held_out_psnr(average, path.with_suffix(".png"))
+        print(f"{path.stem} held-out PSNR {psnr:.2f} dB", flush=True)
+
+    run = Run(path, minutes, {"model": model, "average": average, "optimizer": optimizer}, model.device, tell)
+    torch.manual_seed(run.step)
+    rng = Random(run.step)
+    for progress in run.steps():
+        target = training_batch(rng, batch).to(model.device).contiguous(memory_format=torch.channels_last)
+        with autocast(model.device):
             latents = model.encoder(target)
-            jitter = noise * latents.detach().float().std() * torch.randn_like(latents)  # the decoder must forgive
+            jitter = noise * latents.detach().float().std() * torch.randn_like(latents)
             output = model.decoder(latents + jitter)
         loss = reconstruction_loss(output.float(), target)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
-        optimizer.set_scale(schedule(spent / (minutes * 60)))
+        optimizer.set_scale(schedule(progress))
         optimizer.step()
-        step += 1
-        with torch.no_grad():
-            weight = 1 - min(0.998, step / (step + 20))
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-        spent, started = spent + time.monotonic() - started, time.monotonic()
-        if step % 50 == 0:
-            print(f"{path.stem} step {step} minutes {spent / 60:.1f} loss {loss.item():.4f}", flush=True)
-        if spent - saved > 120 or spent >= minutes * 60:
-            saved = spent
-            psnr = held_out_psnr(average, path.with_suffix(".png"))
-            print(f"{path.stem} step {step} minutes {spent / 60:.1f} held-out PSNR {psnr:.2f} dB", flush=True)
-            state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save(state | {"step": step, "spent": spent}, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-            started = time.monotonic()
+        average_into(average, model, run.step, decay=0.998)
+        run.record(loss=loss.item())
     return average

@@ -1,7 +1,8 @@
 """Several captions per scene, and the sampler that prefers the complete ones (SANA, section 3.3, in the small).
 
 The paper scores each caption by CLIP and draws with p_i = exp(c_i / tau) / sum_j exp(c_j / tau). Here the score is
-exact: the share of the scene's facts that the caption states.
+exact: the share of the scene's facts that the caption states. What a caption leaves open is drawn left to right in the
+order of mention: a model this small would otherwise paint the mean of all arrangements.
 """
 
 import math
@@ -17,10 +18,48 @@ RELATIONS = {
     "left": ("to the left of", "left of", "on the left of"),
     "right": ("to the right of", "right of", "on the right of"),
     "above": ("above", "on top of", "over"),
-    "below": ("below", "under", "beneath"),
+    "below": ("below", "under", "beneath", "underneath"),
 }
+PLACES = {"left": "to its left", "right": "to its right", "above": "above it", "below": "below it"}
+SIDES = {"left": "on the left", "right": "on the right", "above": "at the top", "below": "at the bottom"}
+LABELS = {"left": "left", "right": "right", "above": "top", "below": "bottom"}
 INVERSE = {"left": "right", "above": "below"}
-OPENINGS = ("", "", "", "a picture of ", "an image of ", "a drawing of ", "there is ", "i see ", "draw ", "a photo of ")
+OPENINGS = (
+    *(
+        "",
+        "",
+        "",
+        "",
+        "",
+        "a picture of ",
+        "an image of ",
+        "a drawing of ",
+        "there is ",
+        "i see ",
+        "draw ",
+        "a photo of ",
+    ),
+    *("draw me ", "please draw ", "show me ", "make ", "paint ", "an illustration of ", "a simple drawing of "),
+    *(
+        "a photograph of ",
+        "an icon of ",
+        "a painting of ",
+        "i want ",
+        "can you draw ",
+        "here is ",
+        "a flat picture of ",
+    ),
+)
+SYNONYMS = {
+    "gray": ("grey",),
+    "purple": ("violet",),
+    "circle": ("disc", "dot"),
+    "square": ("box",),
+    "ring": ("donut",),
+    "small": ("little", "tiny"),
+    "large": ("big", "huge"),
+}
+SYNONYM_RATE = 0.12
 
 
 @dataclass(frozen=True)
@@ -38,11 +77,10 @@ def captions(scene: Scene, rng: Random) -> list[Caption]:
     else:
         told = _single(scene.objects[0], rng)
     facts = _facts(scene)
-    background = _background(scene, rng)
     found = []
     for text, stated in told:
         found.append(Caption(text, stated / facts))
-        found.append(Caption(f"{text}{background}", (stated + 1) / facts))
+        found.append(Caption(_with_background(text, scene, rng), (stated + 1) / facts))
     return found
 
 
@@ -57,7 +95,7 @@ def article(words: str) -> str:
 
 
 def plural(shape: str) -> str:
-    return f"{shape}s"
+    return f"{shape}es" if shape.endswith("x") else f"{shape}s"
 
 
 def _facts(scene: Scene) -> int:
@@ -66,61 +104,101 @@ def _facts(scene: Scene) -> int:
     return looks + int(bool(scene.relation or scene.count > 1 or scene.objects[0].size)) + 1
 
 
-def _background(scene: Scene, rng: Random) -> str:
+def _say(word: str, rng: Random) -> str:
+    """The word, or now and then one that means the same."""
+    return rng.choice(SYNONYMS[word]) if word in SYNONYMS and rng.random() < SYNONYM_RATE else word
+
+
+def _noun(item: Object, rng: Random) -> str:
+    """The look with its article, mostly "a red circle"."""
+    color, shape = _say(item.color, rng), _say(item.shape, rng)
+    kind = rng.random()
+    if kind < 0.06:
+        return f"{article(shape)} that is {color}"
+    if kind < 0.1:
+        return f"{article(shape)} in {color}"
+    if kind < 0.18:
+        return f"the {color} {shape}"
+    if kind < 0.26:
+        return f"{color} {shape}"
+    return article(f"{color} {shape}")
+
+
+def _with_background(text: str, scene: Scene, rng: Random) -> str:
     names = scene.backgrounds
     if len(names) == 1:
-        return rng.choice((f" on a {names[0]} background", f", {names[0]} background", f" on {names[0]}"))
+        name = names[0]
+        if rng.random() < 0.12:
+            return f"on {article(name)} background, {text}"
+        ends = (f" on {article(name)} background", f", {name} background", f" on {name}")
+        return text + rng.choice((*ends, f" against {article(name)} background"))
     faded = f"{names[0]} to {names[1]}"
-    return rng.choice(
+    return text + rng.choice(
         (f" on a gradient background from {faded}", f", {faded} gradient background", " on a gradient background")
     )
 
 
-def _single(item: Object, rng: Random) -> Iterator[tuple[str, int]]:
-    words = " ".join(filter(None, (item.size, item.color, item.shape)))
-    stated = 2 + bool(item.size)
+def _single(item: Object, rng: Random) -> Iterator[tuple[str, float]]:
+    size, color, shape = (_say(word, rng) for word in (item.size, item.color, item.shape))
+    words = " ".join(filter(None, (size, color, shape)))
+    stated = 2 + bool(size)
     yield words, stated
     yield article(words), stated
     yield rng.choice(OPENINGS) + article(words), stated
-    listed = [item.shape, item.color, *filter(None, (item.size,))]
+    listed = [shape, color, *filter(None, (size,))]
     rng.shuffle(listed)
     yield ", ".join(listed), stated
-    size = f"{item.size} and " if item.size else ""
-    yield f"{article(item.shape)} that is {size}{item.color}", stated
-    yield f"{article(item.size + ' ' + item.shape if item.size else item.shape)}", stated - 1
-    yield article(f"{item.color} {item.shape}"), 2
-    yield rng.choice((f"one {words}", f"a single {words}")), stated
+    yield f"{article(shape)} that is {f'{size} and ' if size else ''}{color}", stated
+    yield f"{article(f'{size} {shape}' if size else shape)}", stated - 1
+    yield article(f"{color} {shape}"), 2
+    yield rng.choice((f"one {words}", f"a single {words}", f"just {article(words)}", f"the {words}")), stated
+    yield f"{article(f'{size} {shape}' if size else shape)} in {color}", stated
 
 
-def _pair(scene: Scene, rng: Random) -> Iterator[tuple[str, int]]:
-    first, second = (f"{o.color} {o.shape}" for o in scene.objects)
+def _pair(scene: Scene, rng: Random) -> Iterator[tuple[str, float]]:
+    first, second = scene.objects
     relation = scene.relation
-    for a, b, word in ((first, second, relation), (second, first, INVERSE[relation])):
+    for one, other, word in ((first, second, relation), (second, first, INVERSE[relation])):
+        back = INVERSE[relation] if word == relation else relation
         phrase = rng.choice(RELATIONS[word])
-        yield f"{article(a)} {phrase} {article(b)}", 5
-        yield f"{a} {phrase} {b}", 5
-        yield rng.choice(OPENINGS) + f"{article(a)} {phrase} {article(b)}", 5
-        yield f"{article(a)} and {article(b)}", 4
-        yield rng.choice((f"{a}, {b}", f"{a} and {b}", f"{article(a)} next to {article(b)}")), 4
+        terse = f"{one.color} {one.shape} {phrase} {other.color} {other.shape}"
+        a, b = _noun(one, rng), _noun(other, rng)
+        yield terse, 5
+        yield f"{article(f'{one.color} {one.shape}')} {phrase} {article(f'{other.color} {other.shape}')}", 5
+        yield f"{rng.choice(OPENINGS)}{a} {phrase} {b}", 5
+        yield f"{a} {rng.choice(('is', 'sits', 'stands', 'that is', 'placed'))} {phrase} {b}", 5
+        yield f"{rng.choice(RELATIONS[back])} {a} {rng.choice(('is', 'there is', 'we see', 'sits'))} {b}", 5
+        yield f"{a} with {b} {PLACES[back]}", 5
+        yield f"{a}{rng.choice((' and', ','))} {b} {SIDES[back]}", 5
+        yield f"{a} {SIDES[word]}{rng.choice((' and', ','))} {b} {SIDES[back]}", 5
+        yield f"{SIDES[word]} {a}{rng.choice((' and', ','))} {SIDES[back]} {b}", 5
+        yield f"{LABELS[word]}: {a}, {LABELS[back]}: {b}", 5
+        if one.shape != other.shape:
+            yield f"{rng.choice(OPENINGS)}{article(one.shape)} {phrase} {article(other.shape)}", 3
+            yield f"{a} {phrase} {article(other.shape)}", 4
+            yield f"{article(one.shape)} {phrase} {b}", 4
     if relation == "left":
-        yield f"{article(first)} on the left and {article(second)} on the right", 5
-        yield f"{article(second)} on the right and {article(first)} on the left", 5
-        yield f"left: {first}, right: {second}", 5
-    else:
-        yield f"{article(first)} at the top and {article(second)} at the bottom", 5
-        yield f"{article(second)} at the bottom and {article(first)} at the top", 5
-        yield f"top: {first}, bottom: {second}", 5
+        a, b = _noun(first, rng), _noun(second, rng)
+        plain = tuple(article(f"{o.color} {o.shape}") for o in scene.objects)
+        yield f"{plain[0]} and {plain[1]}", 4.5
+        yield f"{rng.choice(OPENINGS)}{plain[0]} and {plain[1]}", 4.5
+        yield f"{a}{rng.choice((' and', ',', ' next to', ' beside', ' with'))} {b}", 4.5
+        yield f"{a} and {b}, side by side", 4.5
+        if first.shape != second.shape:
+            yield f"{rng.choice(OPENINGS)}{article(first.shape)} and {article(second.shape)}", 3
 
 
-def _group(scene: Scene, rng: Random) -> Iterator[tuple[str, int]]:
+def _group(scene: Scene, rng: Random) -> Iterator[tuple[str, float]]:
     item = scene.objects[0]
     number, digit = NUMBERS[scene.count]
-    words = f"{item.color} {plural(item.shape)}"
+    color, shapes = _say(item.color, rng), plural(_say(item.shape, rng))
+    words = f"{color} {shapes}"
     opening = rng.choice(OPENINGS).replace("there is", "there are")
     yield f"{number} {words}", 3
     yield f"{opening}{number} {words}", 3
     yield f"{digit} {words}", 3
-    yield f"{number} {plural(item.shape)}, {item.color}", 3
-    yield f"{number} {plural(item.shape)}", 2
-    yield f"{number} {plural(item.shape)} that are {item.color}", 3
-    yield f"{plural(item.shape)}, {item.color}, {number}", 3
+    yield f"{number} {shapes}, {rng.choice(('', 'all '))}{color}", 3
+    yield f"{number} {shapes}", 2
+    yield f"{number} {shapes} that are {color}", 3
+    yield f"{shapes}, {color}, {number}", 3
+    yield rng.choice((f"a group of {number} {words}", f"{words}, {number} of them", f"the {number} {words}")), 3

@@ -1,12 +1,13 @@
-"""Stages two and three: text encoder and transformer trained together on cached latents, 128 px first, then 256 px.
+"""Diffusion: text encoder and transformer trained together on cached latents, 128 px, then 256 px, then all sizes.
 
 Rectified flow: x_t = (1 - t) x_0 + t eps, the network predicts eps - x_0; t is logit-normal, shifted as the sampler is.
 """
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,24 +17,36 @@ from engine.models.sana import SanaConfig, SanaTransformer
 from kernels.layout import TokenLayout
 
 from .captions import draw_caption
+from .cells import CLASSES, cell_loss
 from .latents import LatentSet
 from .optimizer import Muon, schedule
+from .precision import autocast
+from .run import Run, Stateful, average_into
 from .settings import FLOW_SHIFT, TRANSFORMER
-from .text import TextEncoder, load_tokenizer
+from .text import TextEncoder
 
 DROPOUT = 0.1
 REPEATS = 4
-CPU = torch.device("cpu")
+ALIGNED_BLOCK = 2  # of 7: by then the network should know what belongs where
+ALIGNMENT = 0.15  # weight of that loss beside the diffusion's
+TEXT_RATE = 0.2  # the text encoder can read already: its share of the learning rate
 
 
 class Generator(nn.Module):
-    """Prompt to velocity: the two networks that the diffusion loss trains."""
+    """Prompt to velocity: the two networks that the diffusion loss trains, and a probe that training alone needs."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, text_encoder: TextEncoder) -> None:
         super().__init__()
-        self.text_encoder = TextEncoder(load_tokenizer(work))
-        self.transformer = SanaTransformer(SanaConfig.from_dict(TRANSFORMER))
+        config = SanaConfig.from_dict(TRANSFORMER)
+        self.text_encoder = text_encoder
+        self.transformer = SanaTransformer(config)
+        self.probe = nn.Linear(config.width, sum(CLASSES))
+        self.hidden = torch.empty(0)
+        self.transformer.blocks[ALIGNED_BLOCK].register_forward_hook(self.keep_hidden)
         initialize(self.transformer)
+
+    def keep_hidden(self, block: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        self.hidden = output  # [T, width]
 
     def forward(self, x: torch.Tensor, times: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
         """x: [N, h, w, 32]; times in 0..1; rows: caption tokens, each for N / len(rows) images, empty ones last."""
@@ -42,7 +55,7 @@ class Generator(nn.Module):
         ends = torch.tensor([len(t) for t in texts]).cumsum(0).tolist()
         spans = zip([0, *ends[:-1]], ends, strict=True)
         shared = tuple(span for span in spans for _ in range(n // len(rows)))
-        layout = TokenLayout(((height, width),) * n, shared, CPU)
+        layout = TokenLayout(((height, width),) * n, shared, x.device)
         text = self.transformer.project_text(torch.cat(texts))
         velocity: torch.Tensor = self.transformer(x.reshape(-1, channels), layout, times * 1000, text)
         return velocity.view(x.shape)
@@ -62,13 +75,20 @@ def initialize(model: SanaTransformer) -> None:
     nn.init.constant_(model.caption_norm.weight, 0.1)  # the paper's small scale on the text
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stage:
-    """One resolution: until `minutes` of training in all."""
+    """Sizes trained side by side, until `minutes` of training in all.
 
-    data: LatentSet
-    batch: int
+    Args:
+        mix: per size its latents, its batch and how often its turn comes.
+    """
+
+    mix: tuple[tuple[LatentSet, int, float], ...]
     minutes: float
+
+    def draw(self, rng: Random) -> tuple[LatentSet, int]:
+        data, batch, _ = rng.choices(self.mix, [weight for _, _, weight in self.mix])[0]
+        return data, batch
 
 
 def shifted_times(texts: int, repeats: int) -> torch.Tensor:
@@ -78,57 +98,55 @@ def shifted_times(texts: int, repeats: int) -> torch.Tensor:
     return FLOW_SHIFT * t / (1 + (FLOW_SHIFT - 1) * t)
 
 
-def flow_loss(model: Generator, data: LatentSet, batch: int, rng: Random) -> torch.Tensor:
-    """Each text serves REPEATS images with times and noises of their own: encoding it costs as much as an image."""
+def flow_loss(model: Generator, data: LatentSet, batch: int, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss of the velocity, loss of the probe). Each text serves REPEATS images with times and noises of their own:
+    encoding it costs as much as an image."""
     picks = [rng.randrange(len(data.scenes)) for _ in range(batch // REPEATS)]
     captions = ["" if rng.random() < DROPOUT else draw_caption(data.scenes[i], rng) for i in picks]
     rows = [model.text_encoder.token_ids(c) if c else [] for c in captions]
     order = sorted(range(len(picks)), key=lambda k: -len(rows[k]))  # the empty captions last
     picks, rows = [picks[k] for k in order], [rows[k] for k in order]
-    x0 = data.latents[picks].float().repeat_interleave(REPEATS, dim=0)
-    noise, times = torch.randn_like(x0), shifted_times(len(picks), REPEATS)
+    device = model.text_encoder.device
+    x0 = data.latents[picks].float().repeat_interleave(REPEATS, dim=0).to(device)
+    noise, times = torch.randn_like(x0), shifted_times(len(picks), REPEATS).to(device)
     t = times[:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(device):
         velocity = model((1 - t) * x0 + t * noise, times, rows)
-    return F.mse_loss(velocity.float(), noise - x0)
+    told = sum(map(bool, rows)) * REPEATS  # without a caption nothing says what belongs where
+    cells = data.cells[picks].repeat_interleave(REPEATS, dim=0)[:told].flatten(0, 1).to(device)
+    return F.mse_loss(velocity.float(), noise - x0), cell_loss(model.probe(model.hidden.float())[: len(cells)], cells)
 
 
-def train_generator(work: Path, stages: list[Stage], lr: float = 1.5e-3) -> Generator:
-    """Run the stages on one schedule, resuming from work/generator.pt. Returns the averaged weights."""
+def train_generator(
+    model: Generator,
+    average: Generator,
+    work: Path,
+    stages: list[Stage],
+    on_save: Callable[[], None] = lambda: None,
+    lr: float = 2e-3,
+) -> None:
+    """Run the stages on one schedule, resuming from work/generator.pt. `average` ends as the averaged weights."""
     torch.manual_seed(1)
-    model, average = Generator(work), Generator(work)
-    optimizer = Muon(model.named_parameters(), lr=lr, adam_lr=lr, decay=0.02)
     average.load_state_dict(model.state_dict())
-    path, total = work / "generator.pt", stages[-1].minutes * 60
-    step, spent = 0, 0.0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    rng, started, saved, running = Random(step + 1), time.monotonic(), spent, 0.0
-    while spent < total:
-        stage = next(s for s in stages if spent < s.minutes * 60)
-        loss = flow_loss(model, stage.data, stage.batch, rng)
-        optimizer.zero_grad()
-        loss.backward()
+    named = list(model.named_parameters())
+    text = [(name, p) for name, p in named if name.startswith("text_encoder")]
+    rest = [(name, p) for name, p in named if not name.startswith("text_encoder")]
+    optimizers = {
+        "text_optimizer": Muon(text, lr=lr * TEXT_RATE, adam_lr=lr * TEXT_RATE, decay=0.02),
+        "optimizer": Muon(rest, lr=lr, adam_lr=lr, decay=0.02),
+    }
+    parts: dict[str, Stateful] = {"model": model, "average": average, **optimizers}
+    run = Run(work / "generator.pt", stages[-1].minutes, parts, model.text_encoder.device, on_save)
+    rng = Random(run.step + 1)
+    for progress in run.steps():
+        stage = next(s for s in stages if run.spent < s.minutes * 60)
+        flow, cells = flow_loss(model, *stage.draw(rng), rng)
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        (flow + ALIGNMENT * cells).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.set_scale(schedule(spent / total))
-        optimizer.step()
-        step += 1
-        with torch.no_grad():
-            weight = 1 - min(0.995, step / (step + 20))  # short: a new resolution must not drag the old along
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-        running += loss.item() / 50
-        spent, started = spent + time.monotonic() - started, time.monotonic()
-        if step % 50 == 0:
-            print(f"dit step {step} px {stage.data.size * 32} minutes {spent / 60:.1f} loss {running:.4f}", flush=True)
-            running = 0.0
-        if spent - saved > 180 or spent >= total:
-            saved = spent
-            state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save(state | {"step": step, "spent": spent}, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-            started = time.monotonic()
-    return average
+        for optimizer in optimizers.values():
+            optimizer.set_scale(schedule(progress))
+            optimizer.step()
+        average_into(average, model, run.step, decay=0.995)  # short: a new size must not drag the old along
+        run.record(flow=flow.item(), cells=cells.item())

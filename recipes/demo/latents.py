@@ -1,45 +1,47 @@
 """Scenes encoded once: latents [N, h, w, 32] in fp16 beside the scenes they show; the encoder standardises them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
 
 from .autoencoder import Autoencoder, pixels
+from .cells import scene_cells
+from .precision import autocast
 from .world import Scene, render, sample_scene
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """One resolution of the cascade."""
+    """One size of the cascade."""
 
     latents: torch.Tensor  # fp16 [N, h, w, 32]
     scenes: list[Scene]
 
-    @property
-    def size(self) -> int:
-        return self.latents.shape[1]
+    @cached_property
+    def cells(self) -> torch.Tensor:
+        """int64 [N, h * w, 3]: what lies where."""
+        height, width = self.latents.shape[1:3]
+        return torch.from_numpy(np.stack([scene_cells(scene, height, width) for scene in self.scenes])).flatten(1, 2)
 
 
 @torch.no_grad()
-def encode_scenes(model: Autoencoder, size: int, count: int, path: Path) -> LatentSet:
-    """Draw `count` scenes of `size` px and encode them, or read them back: a scene's seed is its number."""
-    scenes = [sample_scene(Random(size * 1_000_000 + i)) for i in range(count)]
+def encode_scenes(model: Autoencoder, height: int, width: int, count: int, work: Path) -> LatentSet:
+    """Draw `count` scenes of height x width px and encode them, or read them back: a scene's seed is its number."""
+    rng_of = (height * 1000 + width) * 1_000_000
+    scenes = [sample_scene(Random(rng_of + i)) for i in range(count)]
+    path = work / f"latents{height}x{width}.pt"
     if path.exists():
         return LatentSet(torch.load(path, weights_only=True), scenes)
-    parts = []
+    device, parts = model.device, []
     for start in range(0, count, 32):
-        images = pixels([render(scene, size, size) for scene in scenes[start : start + 32]])
-        with torch.autocast("cpu", torch.bfloat16):
+        images = pixels([render(scene, height, width) for scene in scenes[start : start + 32]]).to(device)
+        with autocast(device):
             latents = model.encoder(images.contiguous(memory_format=torch.channels_last))
-        parts.append(latents.permute(0, 2, 3, 1).half())
+        parts.append(latents.permute(0, 2, 3, 1).half().cpu())
     latents = torch.cat(parts).contiguous()
     torch.save(latents, path)
     return LatentSet(latents, scenes)
-
-
-def with_pairs_twice(data: LatentSet) -> LatentSet:
-    """Scenes of two different objects counted twice: which colour belongs to which shape is learnt last."""
-    pairs = [i for i, scene in enumerate(data.scenes) if scene.relation]
-    return LatentSet(torch.cat([data.latents, data.latents[pairs]]), data.scenes + [data.scenes[i] for i in pairs])

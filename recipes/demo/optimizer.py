@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from .precision import matrix_dtype
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -76,7 +78,7 @@ class Muon(torch.optim.Optimizer):
             shapes[tuple(p.flatten(1).shape)].append(p)
         for (rows, columns), members in shapes.items():
             updates = [torch.lerp(_grad(p), self.state[p]["momentum"], momentum).flatten(1) for p in members]
-            steps = orthogonalized(torch.stack(updates).bfloat16()).float()
+            steps = orthogonalized(torch.stack(updates).to(matrix_dtype(updates[0].device))).float()
             size = lr * 0.2 * math.sqrt(max(rows, columns))  # the RMS of an AdamW step, so rates carry over
             for p, step in zip(members, steps, strict=True):
                 p.mul_(1 - lr * decay).add_(step.view(p.shape), alpha=-size)

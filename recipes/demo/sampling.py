@@ -6,6 +6,7 @@ from engine.solver import dpmpp_2m_schedule, solver_step
 
 from .autoencoder import Autoencoder
 from .diffusion import Generator
+from .precision import autocast
 from .settings import COMPRESSION, FLOW_SHIFT, LATENT_CHANNELS
 
 PROMPTS = (
@@ -38,28 +39,28 @@ def sample(
     seed: int = 0,
 ) -> torch.Tensor:
     """Latents [N, h, w, 32] of unit scale, one per prompt; image k starts from seed + k."""
-    side = size // COMPRESSION
+    side, device = size // COMPRESSION, generator.text_encoder.device
     noise = [
         torch.randn(1, LATENT_CHANNELS, side, side, generator=torch.Generator().manual_seed(seed + k))
         for k in range(len(prompts))
     ]
     rows = [generator.text_encoder.token_ids(prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda k: -len(rows[k]))
-    x = torch.cat([noise[k] for k in order]).permute(0, 2, 3, 1)
+    x = torch.cat([noise[k] for k in order]).permute(0, 2, 3, 1).to(device)
     schedule = dpmpp_2m_schedule(steps, FLOW_SHIFT)
     old = torch.zeros_like(x)
     for step in range(steps):
-        times = schedule.times[step].expand(2 * len(x)) / 1000
-        with torch.autocast("cpu", torch.bfloat16):
+        times = schedule.times[step].expand(2 * len(x)).to(device) / 1000
+        with autocast(device):
             output = generator(torch.cat([x, x]), times, [rows[k] for k in order] + [[]] * len(x)).float()
         told, untold = output.chunk(2)
         velocity = untold + guidance * (told - untold)
-        x, old = solver_step(x, velocity, old, old, schedule.coefficients[step])
-    return x[torch.tensor(order).argsort()]
+        x, old = solver_step(x, velocity, old, old, schedule.coefficients[step].to(device))
+    return x[torch.tensor(order, device=device).argsort()]
 
 
 @torch.no_grad()
 def decode(autoencoder: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
     """Latents of unit scale [N, h, w, 32] to pixels [N, 3, H, W]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(autoencoder.device):
         return autoencoder.decoder(latents.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).float()

@@ -5,6 +5,7 @@ from typing import Any
 LATENT_CHANNELS = 32
 COMPRESSION = 32
 NATIVE_SIZE = 256
+GRID = NATIVE_SIZE // COMPRESSION
 TEXT_WIDTH = 160
 FLOW_SHIFT = 3.0
 
@@ -65,11 +66,13 @@ TRANSFORMER: dict[str, Any] = {
     "caption_channels": TEXT_WIDTH,
     "mlp_ratio": 2.5,
     "attention_bias": False,
-    "sample_size": NATIVE_SIZE // COMPRESSION,
+    "sample_size": GRID,
     "patch_size": 1,
     "norm_elementwise_affine": False,
     "norm_eps": 1e-6,
-    "interpolation_scale": None,
+    # Position embedding, as the 2K and 4K checkpoints have it. Without one a network finds its place by the padding
+    # of its 3x3 convolutions alone, one token per layer from the border: out of reach of a CPU's training budget.
+    "interpolation_scale": 1.0,
     "qk_norm": "rms_norm_across_heads",
 }
 

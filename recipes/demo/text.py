@@ -85,6 +85,10 @@ class TextEncoder(nn.Module):
         # The last token of the CHI is a lone space that merges into the prompt's first word: all before it is shared.
         self.prefix = tokenizer.encode(CHI).ids[:-1]
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed_tokens.weight.device
+
     def token_ids(self, caption: str) -> list[int]:
         """Tokens of CHI + caption after the shared ones."""
         ids: list[int] = self.tokenizer.encode(CHI + caption).ids
@@ -95,7 +99,9 @@ class TextEncoder(nn.Module):
     def forward(self, rows: list[list[int]]) -> list[torch.Tensor]:
         """Caption tokens to embeddings [1 + tokens, width] each, <bos> first; an empty row is the negative prompt."""
         cache = DynamicCache()
-        head = self.model(torch.tensor([self.prefix]), past_key_values=cache, use_cache=True).last_hidden_state[0, :1]
+        head = self.model(
+            torch.tensor([self.prefix], device=self.device), past_key_values=cache, use_cache=True
+        ).last_hidden_state[0, :1]
         told = [row for row in rows if row]
         length = max(map(len, told), default=0)
         shared = DynamicCache()
@@ -103,7 +109,7 @@ class TextEncoder(nn.Module):
             keys, values = (part.expand(len(told), -1, -1, -1) for part in (layer.keys, layer.values))
             shared.update(keys, values, index)
         # Padding stands to the right of everything kept and the model is causal: no mask is needed.
-        padded = torch.tensor([row + [0] * (length - len(row)) for row in told])
+        padded = torch.tensor([row + [0] * (length - len(row)) for row in told], device=self.device)
         hidden = self.model(padded, past_key_values=shared, use_cache=True).last_hidden_state
         kept = iter(torch.cat([head, states[: len(row)]]) for states, row in zip(hidden, told, strict=True))
         return [next(kept) if row else head for row in rows]

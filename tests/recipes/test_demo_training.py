@@ -11,12 +11,12 @@ from kernels.cross_attention import cross_attention_reference
 from kernels.layout import TokenLayout
 from kernels.rms_norm import rms_norm_reference
 from recipes.demo.autoencoder import Autoencoder, reconstruction_loss, training_batch
-from recipes.demo.diffusion import REPEATS, Generator, flow_loss, shifted_times
+from recipes.demo.diffusion import REPEATS, Generator, Stage, flow_loss, shifted_times, train_generator
 from recipes.demo.export import export
-from recipes.demo.latents import LatentSet, encode_scenes, with_pairs_twice
+from recipes.demo.latents import LatentSet, encode_scenes
 from recipes.demo.optimizer import Muon, orthogonalized, schedule
 from recipes.demo.standardize import standardized
-from recipes.demo.text import train_tokenizer
+from recipes.demo.text import TextEncoder, load_tokenizer, train_tokenizer
 from recipes.demo.training_ops import cross_attention, rms_norm
 from recipes.demo.world import sample_scene
 
@@ -26,6 +26,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("work")
     train_tokenizer(scenes=20).save(str(path / "tokenizer.json"))
     return path
+
+
+def generator(work: Path) -> Generator:
+    return Generator(TextEncoder(load_tokenizer(work)))
 
 
 def some_latents(count: int = 6) -> LatentSet:
@@ -118,38 +122,45 @@ def test_times_are_stratified_and_lean_to_noise() -> None:
 
 def test_a_new_network_predicts_nothing_and_learns_from_one_step(work: Path) -> None:
     torch.manual_seed(0)
-    model, data = Generator(work), some_latents(64)
-    loss = flow_loss(model, data, 64, Random(0))
-    assert loss.item() == pytest.approx(2.0, rel=0.1)  # |eps - x0|^2 with both of unit variance
-    loss.backward()
+    model, data = generator(work), some_latents(64)
+    flow, alignment = flow_loss(model, data, 64, Random(0))
+    assert flow.item() == pytest.approx(2.0, rel=0.1)  # |eps - x0|^2 with both of unit variance
+    (flow + alignment).backward()
     assert isinstance(model.transformer, SanaTransformer)
-    gradient = model.transformer.proj_out.weight.grad
-    assert gradient is not None
-    assert gradient.isfinite().all()
-    assert gradient.abs().sum() > 0
+    for weight in (model.transformer.proj_out.weight, model.probe.weight, model.transformer.patch_embed.proj.weight):
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all()
+        assert weight.grad.abs().sum() > 0
 
 
-def test_pairs_count_twice() -> None:
-    data = some_latents(20)
-    more = with_pairs_twice(data)
-    pairs = sum(bool(scene.relation) for scene in data.scenes)
-    assert len(more.scenes) == len(more.latents) == 20 + pairs
-    assert sum(bool(scene.relation) for scene in more.scenes) == 2 * pairs
+def test_an_interrupted_training_goes_on(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = [Stage(((some_latents(8), 8, 1.0),), 0.01)]
+    torch.manual_seed(0)
+    model, average = generator(work), generator(work)
+    train_generator(model, average, tmp_path, stages)
+    state = torch.load(tmp_path / "generator.pt", weights_only=True)
+    assert state["step"] >= 1
+    assert torch.equal(state["average"]["transformer.proj_out.weight"], average.transformer.proj_out.weight)
+    again = generator(work)
+    train_generator(generator(work), again, tmp_path, stages)  # its time is spent: nothing is left to do
+    for name, tensor in average.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    assert torch.load(tmp_path / "generator.pt", weights_only=True)["step"] == state["step"]
 
 
 def test_latents_are_cached_beside_their_scenes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Autoencoder()
-    first = encode_scenes(model, 64, 3, tmp_path / "latents.pt")
-    again = encode_scenes(model, 64, 3, tmp_path / "latents.pt")
-    assert first.latents.shape == (3, 2, 2, 32)
+    first = encode_scenes(model, 64, 96, 3, tmp_path)
+    again = encode_scenes(model, 64, 96, 3, tmp_path)
+    assert first.latents.shape == (3, 2, 3, 32)
+    assert first.cells.shape == (3, 6, 3)
     assert torch.equal(first.latents, again.latents)
     assert first.scenes == again.scenes
-    assert first.size == 2
 
 
 def test_export_is_a_small_diffusers_checkpoint(work: Path, tmp_path: Path) -> None:
-    export(Autoencoder(), Generator(work), tmp_path)
+    export(Autoencoder(), generator(work), tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"model_index.json", "vae/config.json", "transformer/config.json", "tokenizer/tokenizer.json"} <= files
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 25_000_000

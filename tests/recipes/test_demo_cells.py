@@ -1,0 +1,42 @@
+"""The map of a scene says what lies where."""
+
+import numpy as np
+import pytest
+import torch
+
+from recipes.demo.cells import CLASSES, cell_loss, scene_cells
+from recipes.demo.world import BACKGROUNDS, Object, Scene
+from server.evaluation.shapes import COLORS, SHAPES
+
+PAIR = Scene((Object("star", "red", 0.25, 0.5, 0.17), Object("ring", "blue", 0.75, 0.5, 0.17)), ("cream", "teal"))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 4), (16, 16), (8, 12)])
+def test_each_object_lies_on_its_side(height: int, width: int) -> None:
+    cells = scene_cells(PAIR, height, width)
+    assert set(np.unique(cells[:, : width // 2, 0])) == {0, 1 + SHAPES.index("star")}
+    assert set(np.unique(cells[:, width // 2 :, 0])) == {0, 1 + SHAPES.index("ring")}
+    assert set(np.unique(cells[:, : width // 2, 1])) == {0, 1 + list(COLORS).index("red")}
+    assert ((cells[..., 0] > 0) == (cells[..., 1] > 0)).all()
+
+
+def test_a_gradient_has_one_ground_above_and_one_below() -> None:
+    ground = scene_cells(PAIR, 8, 8)[..., 2]
+    names = list(BACKGROUNDS)
+    assert (ground[:4] == names.index("cream")).all()
+    assert (ground[4:] == names.index("teal")).all()
+
+
+def test_a_small_object_between_four_cells_covers_them() -> None:
+    cells = scene_cells(Scene((Object("circle", "red", 0.5, 0.5, 0.14),), ("cream",)), 4, 4)
+    assert (cells[1:3, 1:3, 0] > 0).all()
+    assert (cells[..., 0] > 0).sum() == 4
+
+
+def test_the_loss_falls_to_nothing_for_the_right_map() -> None:
+    cells = torch.from_numpy(scene_cells(PAIR, 8, 8)).flatten(0, 1)
+    right = torch.cat(
+        [torch.nn.functional.one_hot(cells[:, i], count) for i, count in enumerate(CLASSES)], dim=-1
+    ).float()
+    assert cell_loss(30 * right, cells) < 1e-3
+    assert cell_loss(torch.zeros_like(right), cells) == pytest.approx(np.log(CLASSES).mean(), rel=1e-4)

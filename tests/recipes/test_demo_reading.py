@@ -1,0 +1,54 @@
+"""The text encoder learns the map of a scene from its captions."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from recipes.demo.cells import CLASSES, cell_loss
+from recipes.demo.reading import Reader, reading_batch, train_reading
+from recipes.demo.settings import GRID, TEXT_WIDTH
+from recipes.demo.text import TextEncoder, load_tokenizer
+
+
+def test_padding_is_not_read() -> None:
+    torch.manual_seed(0)
+    reader, short, long = Reader(), torch.randn(3, TEXT_WIDTH), torch.randn(9, TEXT_WIDTH)
+    both = reader([short, long])
+    assert both.shape == (2, GRID * GRID, sum(CLASSES))
+    torch.testing.assert_close(both[0], reader([short])[0])
+    torch.testing.assert_close(both[1], reader([long])[0])
+
+
+def test_a_batch_is_captions_and_their_maps() -> None:
+    captions, cells = reading_batch(Random(0), 5)
+    assert len(captions) == 5
+    assert all(captions)
+    assert cells.shape == (5, GRID * GRID, 3)
+
+
+@pytest.mark.parametrize("steps", [12])
+def test_a_few_steps_help(tmp_path: Path, steps: int) -> None:
+    torch.manual_seed(0)
+    encoder, reader = TextEncoder(load_tokenizer(tmp_path)), Reader()
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *reader.parameters()], lr=2e-3)
+    captions, cells = reading_batch(Random(0), 8)
+    rows = [encoder.token_ids(caption) for caption in captions]
+    losses = []
+    for _ in range(steps):
+        loss = cell_loss(reader(encoder(rows)), cells)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_what_was_learnt_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = train_reading(TextEncoder(load_tokenizer(tmp_path)), tmp_path, minutes=0.01)
+    torch.manual_seed(1)
+    again = train_reading(TextEncoder(load_tokenizer(tmp_path)), tmp_path, minutes=0.01)
+    for name, tensor in encoder.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
