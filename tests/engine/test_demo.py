@@ -1,13 +1,19 @@
-"""The embedded checkpoint in bf16 against itself in fp32."""
+"""The embedded checkpoint: diffusers draws the same pictures from it, and bf16 those of fp32."""
+
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+import engine
 from engine import GenerationParams
 
-from ..reference import psnr
+from ..reference import draw_reference, load_reference, psnr
 from .drawing import Engine
 
 MIN_PSNR = 35.0
+MIN_REFERENCE_PSNR = 50.0
+DEMO = Path(engine.__file__).parent / "demo"
 REQUESTS = [
     GenerationParams("a red circle left of a blue square", 256, 256, 20, 4.5, seed=7),
     GenerationParams("a green triangle", 256, 192, 20, 4.5, seed=0, negative_prompt="red"),
@@ -15,8 +21,22 @@ REQUESTS = [
 ]
 
 
-def test_bf16_draws_the_picture_of_fp32() -> None:
-    full, half = (Engine("demo", dtype).draw(REQUESTS) for dtype in ("float32", "bfloat16"))
-    for expected, drawn in zip(full, half, strict=True):
+@pytest.fixture(scope="module")
+def full() -> list[np.ndarray]:
+    return Engine("demo", "float32").draw(REQUESTS)
+
+
+def test_diffusers_draws_the_same_pictures(full: list[np.ndarray]) -> None:
+    pipeline = load_reference(DEMO, sprint=False)
+    for params, drawn in zip(REQUESTS, full, strict=True):
+        assert psnr(drawn, draw_reference(pipeline, params)) >= MIN_REFERENCE_PSNR
+
+
+def test_bf16_draws_the_picture_of_fp32(full: list[np.ndarray]) -> None:
+    for expected, drawn in zip(full, Engine("demo", "bfloat16").draw(REQUESTS), strict=True):
         assert np.std(expected) > 10
         assert psnr(drawn, expected) >= MIN_PSNR
+
+
+def test_it_is_small() -> None:
+    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 25_000_000
