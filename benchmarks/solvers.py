@@ -1,0 +1,73 @@
+"""Flow-DPM-Solver beside Euler on the embedded model, by the exam: `python -m benchmarks.solvers --each 30`."""
+
+import argparse
+import asyncio
+import queue
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+
+from engine import EngineConfig, Event, Failed, Finished, GenerationParams
+from engine.core import EngineCore
+from engine.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps
+from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
+from server.evaluation.suite import KINDS
+
+
+def euler_schedule(steps: int, shift: float) -> Schedule:
+    """x + (sigma' - sigma) v on the same noise levels, in the coefficients of `solver_step`."""
+    sigmas = flow_sigmas(steps, shift)
+    rows = [[1.0, -sigma, following / sigma, 1 - following / sigma, 0.0, 0.0] for sigma, following in pairwise(sigmas)]
+    times = torch.from_numpy(flow_timesteps(sigmas)).float()
+    return Schedule(times, 1.0, torch.ones(steps), torch.tensor(rows, dtype=torch.float32))
+
+
+def sit(core: EngineCore, events: "queue.SimpleQueue[Event]", each: int, steps: int) -> list[Mark]:
+    """The exam on an engine core in this process, a picture at a time."""
+    size = core.model.default_size[0]
+
+    async def draw(prompt: str, seed: int) -> bytes:
+        core.submit(f"{seed}", GenerationParams(prompt, size, size, steps, core.model.default_guidance, seed))
+        while core.busy:
+            core.step()
+        while True:
+            event = events.get(timeout=60)
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished):
+                return event.image
+
+    return asyncio.run(examine(draw, ExamSettings(each=each)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__)
+    parser.add_argument("--each", type=int, default=30, help="prompts of each kind (%(default)s)")
+    each = parser.parse_args().each
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    core = EngineCore(EngineConfig(device="cpu"), events.put)
+    shift = core.runner.solver.flow_shift
+    flow_dpm: Callable[[int], Schedule] = lambda steps: dpmpp_2m_schedule(steps, shift)  # noqa: E731
+    euler: Callable[[int], Schedule] = lambda steps: euler_schedule(steps, shift)  # noqa: E731
+    print(f"{'':22}{'overall':>9}   95 % interval    " + "".join(f"{kind:>19}" for kind in KINDS))
+    for name, schedule, steps in (
+        ("Flow-DPM-Solver 20", flow_dpm, 20),
+        ("Flow-DPM-Solver 14", flow_dpm, 14),
+        ("Euler 14", euler, 14),
+        ("Euler 40", euler, 40),
+    ):
+        core.runner.schedule = schedule  # type: ignore[method-assign]
+        started = time.monotonic()
+        marks = sit(core, events, each, steps)
+        passed = sum(mark.passed for mark in marks)
+        low, high = wilson(passed, len(marks))
+        kinds = "".join(f"{right:>13} of {asked:>2}" for right, asked in shares(marks).values())
+        seconds = time.monotonic() - started
+        print(f"{name:22}{passed / len(marks):>9.1%}   {low:.1%} to {high:.1%} {kinds}   {seconds:.0f} s", flush=True)
+    core.close()
+
+
+if __name__ == "__main__":
+    main()
