@@ -69,6 +69,7 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     vae = checkpoint.parts["vae"]
     # The autoencoder's other half is for training; its keys are left where they are.
     load_weights(decoder, WeightFiles(find_weights(vae, side_dtype), "decoder."), side_dtype, device, vae)
+    decoder.freeze()
     return Models(
         transformer=transformer,
         decoder=decoder,

@@ -11,6 +11,7 @@ from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention
 from kernels.rms_norm import rms_norm
+from kernels.upsample_conv import phase_weights, upsample_conv, upsample_conv_reference
 
 from ..errors import CheckpointError
 
@@ -78,10 +79,18 @@ class UpBlock(nn.Module):
         self.interpolate = interpolate
         self.repeats = out * 4 // width if shortcut else 0
         self.conv = nn.Conv2d(width, out if interpolate else out * 4, 3, padding=1)
+        self.phases: torch.Tensor | None = None
+
+    def freeze(self) -> None:
+        """Folds the weights of an enlarging convolution into its phases; they must not change any more."""
+        if self.interpolate:
+            self.phases = phase_weights(self.conv.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.interpolate:
-            up = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        if self.phases is not None:
+            up = upsample_conv(x, self.phases, self.conv.bias)
+        elif self.interpolate:
+            up = upsample_conv_reference(x, self.conv.weight, self.conv.bias)
         else:
             up = F.pixel_shuffle(self.conv(x), 2)
         return up + F.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2) if self.repeats else up
