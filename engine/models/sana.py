@@ -96,15 +96,23 @@ class PackedText:
         return PackedText(torch.cat([t.keys for t in texts], 1), torch.cat([t.values for t in texts], 1))
 
 
-class PatchEmbed(nn.Module):
-    """A 1x1 convolution, that is a matrix product on token rows."""
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution of the checkpoint, that is a matrix product on token rows [T, C]."""
 
-    def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(config.in_channels, config.width, 1)
+    def __init__(self, width: int, out: int, bias: bool = True) -> None:
+        super().__init__(width, out, 1, bias=bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(tokens, self.proj.weight.flatten(1), self.proj.bias)
+        return nn.functional.linear(tokens, self.weight.flatten(1), self.bias)
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.proj = PointwiseConv(config.in_channels, config.width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.proj(tokens)
 
 
 class CaptionProjection(nn.Module):
@@ -155,19 +163,18 @@ class Attention(nn.Module):
 
 
 class GLUMBConv(nn.Module):
-    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1. The 1x1 convolutions are matrix products on token rows."""
+    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1."""
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
         hidden = int(config.mlp_ratio * config.width)
-        self.conv_inverted = nn.Conv2d(config.width, 2 * hidden, 1)
+        self.conv_inverted = PointwiseConv(config.width, 2 * hidden)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.conv_point = nn.Conv2d(hidden, config.width, 1, bias=False)
+        self.conv_point = PointwiseConv(hidden, config.width, bias=False)
 
     def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        x = nn.functional.linear(x, self.conv_inverted.weight.flatten(1), self.conv_inverted.bias)
-        x = glu_conv(nn.functional.silu(x), self.conv_depth.weight, self.conv_depth.bias, layout)
-        return nn.functional.linear(x, self.conv_point.weight.flatten(1))
+        x = nn.functional.silu(self.conv_inverted(x))
+        return self.conv_point(glu_conv(x, self.conv_depth.weight, self.conv_depth.bias, layout))
 
 
 class SanaBlock(nn.Module):

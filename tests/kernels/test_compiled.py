@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from kernels import cross_attention, glu_conv, guided_step, linear_attention, modulate, rms_norm, to_uint8
+from kernels import cross_attention, fp8_linear, glu_conv, guided_step, linear_attention, modulate, rms_norm, to_uint8
 from kernels.layout import TokenLayout
 
 from .ahead import SHARED_LIMITS, record, resources
@@ -20,6 +20,7 @@ LARGE = {80: r"mma\.sync", 89: r"mma\.sync", 90: r"wgmma\.mma_async", 100: r"tcg
 """The matrix instructions of each compute capability, for products of 64 rows and more."""
 SMALL = dict.fromkeys(LARGE, r"mma\.sync")
 """Those that remain for fewer rows, like the 32 x 32 state."""
+FP8_PRODUCT = {89: r"mma\.sync\S*e4m3", 90: r"wgmma\.mma_async\S*e4m3", 100: r"tcgen05\.mma\S*f8f6f4"}
 LAYOUT = TokenLayout(((32, 32),) * 2, ((0, 300), (300, 301)), META)
 """One 1024 px image of the 1.6B model under guidance."""
 WIDTH, FFN, HEADS = 2240, 5600, 70
@@ -36,6 +37,7 @@ class Case:
     module: ModuleType
     call: Callable[[], object]
     matrix: dict[str, dict[int, str]] = field(default_factory=dict)
+    least_capability: int = 80
 
 
 def linear_attention_case(dtype: torch.dtype) -> Case:
@@ -84,6 +86,13 @@ def guided_step_case() -> Case:
     return Case(guided_step, call)
 
 
+def fp8_linear_case(inner: int, outer: int) -> Case:
+    x, weight = tensor(LAYOUT.total, inner), tensor(outer, inner, dtype=fp8_linear.FP8)
+    scale, bias = tensor(outer, dtype=torch.float32), tensor(outer)
+    call = lambda: fp8_linear.fp8_linear(x, weight, scale, bias)  # noqa: E731
+    return Case(fp8_linear, call, {"_fp8_linear_kernel": FP8_PRODUCT}, least_capability=89)
+
+
 CASES = {
     "linear_attention-bf16": linear_attention_case(torch.bfloat16),
     "linear_attention-fp32": linear_attention_case(torch.float32),
@@ -94,12 +103,18 @@ CASES = {
     "rms_norm-picture": rms_norm_case(4096 * 4096, 128),
     "glu_conv": glu_conv_case(),
     "guided_step": guided_step_case(),
+    "fp8_linear-in": fp8_linear_case(WIDTH, 2 * FFN),
+    "fp8_linear-out": fp8_linear_case(FFN, WIDTH),
     "to_uint8": Case(to_uint8, lambda: to_uint8.to_uint8(tensor(3, 4096, 4096))),
 }
 
 
-@pytest.mark.parametrize("capability", SHARED_LIMITS)
-@pytest.mark.parametrize("name", CASES)
+RUNS = [
+    (name, capability) for name in CASES for capability in SHARED_LIMITS if capability >= CASES[name].least_capability
+]
+
+
+@pytest.mark.parametrize(("name", "capability"), RUNS)
 def test_compiles(name: str, capability: int, tmp_path: Path) -> None:
     case = CASES[name]
     launches = record(case.module, case.call)
