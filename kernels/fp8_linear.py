@@ -73,7 +73,7 @@ def _quantize_rows_kernel(
     own += tl.sum(value * 0.0, 0)  # NaN if a value is not finite: the maximum would pass over it
     # The largest value may come out one rounding above the range.
     quotient = tl.clamp(value / own, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
-    # To nearest even before the cast, which truncates in the interpreter: 1.5 * 2^20 quanta beside 4 bits leave no more.
+    # To nearest even before the cast, which truncates in the interpreter: fp32 has no bits left below the anchor's.
     power = (quotient.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
     anchor = tl.maximum(power, 0.015625) * 1572864.0  # below 2^-6 the quantum stays 2^-9
     rounded = (quotient + anchor) - anchor

@@ -109,9 +109,7 @@ CASES = {
 }
 
 
-RUNS = [
-    (name, capability) for name in CASES for capability in SHARED_LIMITS if capability >= CASES[name].least_capability
-]
+RUNS = [(name, cc) for name, case in CASES.items() for cc in SHARED_LIMITS if cc >= case.least_capability]
 
 
 @pytest.mark.parametrize(("name", "capability"), RUNS)
