@@ -74,7 +74,8 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     # The autoencoder's other half is for training; its keys are left where they are.
     load_weights(decoder, WeightFiles(find_weights(vae, side_dtype), "decoder."), side_dtype, device, vae)
     if device.type == "cuda":
-        decoder.to(memory_format=torch.channels_last)  # of the activations; else cuDNN converts weights at every call
+        # Like the activations: else cuDNN converts the weights at every call.
+        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.freeze()
     return Models(
         transformer=transformer,
