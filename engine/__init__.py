@@ -1,7 +1,7 @@
 """The engine as the rest of the program sees it: free of torch, which the engine's own process imports."""
 
 from .client import EngineClient
-from .config import DTYPES, EngineConfig
+from .config import DTYPES, QUANTIZATIONS, EngineConfig
 from .errors import (
     CheckpointError,
     DeadlineExceeded,
@@ -31,6 +31,7 @@ from .version import VERSION
 
 __all__ = [
     "DTYPES",
+    "QUANTIZATIONS",
     "VERSION",
     "CheckpointError",
     "DeadlineExceeded",

@@ -1,9 +1,8 @@
-"""From decoder output to a PNG that says how it was made."""
+"""From pixels to a PNG that says how it was made."""
 
 import io
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin
 
 from .types import GenerationParams
@@ -11,11 +10,6 @@ from .version import VERSION
 
 PNG_LEVEL = 1
 """zlib level: the fastest that compresses; a 4096 x 4096 picture of the demo model takes 1.3 s on one core."""
-
-
-def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
-    """[3, H, W] in [-1, 1] (clamped) to uint8 [H, W, 3]."""
-    return ((pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float() * 255).round().to(torch.uint8)
 
 
 def encode_png(pixels: np.ndarray, params: GenerationParams, seed: int, model: str) -> bytes:

@@ -10,6 +10,7 @@ from .checkpoint import Checkpoint, read_json
 from .errors import CheckpointError, DeviceError
 from .models.dc_ae import DCAEDecoder
 from .models.sana import SanaTransformer
+from .quantize import check_quantization, quantize_transformer
 from .weights import WeightFiles, find_weights, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,8 +58,9 @@ def choose_dtype(name: str, device: torch.device, trained: torch.dtype | None) -
 
 
 @torch.inference_mode()
-def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Models:
-    """Loads every part. Raises CheckpointError naming the file and key at fault."""
+def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Models:
+    """Loads every part. Raises CheckpointError naming the file and key at fault, DeviceError for the quantization."""
+    check_quantization(quantization, device)
     # Gemma overflows in float16 and the decoder can go black; both are right in bfloat16.
     side_dtype = torch.float32 if dtype == torch.float32 else torch.bfloat16
     source = checkpoint.parts["transformer"]
@@ -66,9 +68,15 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
         transformer = SanaTransformer(checkpoint.transformer)
         decoder = DCAEDecoder(checkpoint.decoder)
     load_weights(transformer, checkpoint.transformer_weights(dtype), dtype, device, source)
+    if quantization == "fp8":
+        quantize_transformer(transformer)
     vae = checkpoint.parts["vae"]
     # The autoencoder's other half is for training; its keys are left where they are.
     load_weights(decoder, WeightFiles(find_weights(vae, side_dtype), "decoder."), side_dtype, device, vae)
+    if device.type == "cuda":
+        # Like the activations: else cuDNN converts the weights at every call.
+        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decoder.freeze()
     return Models(
         transformer=transformer,
         decoder=decoder,

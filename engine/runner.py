@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kernels.guided_step import guided_step
 from kernels.layout import TokenLayout
+from kernels.to_uint8 import to_uint8
 
 from .checkpoint import Checkpoint
 from .errors import GenerationFailed
-from .images import to_uint8
 from .loader import Models
 from .models.sana import PackedText
 from .prompts import PromptCache, PromptEncoder
 from .request import Request
-from .solver import Schedule, dpmpp_2m_schedule, guide, scm_schedule, solver_step
+from .solver import Schedule, dpmpp_2m_schedule, scm_schedule
 from .state import ImageState, unit_noise
 
 
@@ -108,9 +109,8 @@ class ModelRunner:
         coefficients = torch.stack([schedule.coefficients[step] for schedule, step in steps]).to(self.device)
 
         tokens = (pack.latents * scale[pack.owner, None]).to(self.models.dtype)[pack.source]
-        velocity = self.models.transformer(tokens, pack.layout, times, pack.text, pack.embedded_guidance).float()
-        velocity = guide(velocity[pack.conditional], velocity[pack.unconditional], pack.guidance)
-        noise = torch.zeros((), device=self.device)
+        velocity = self.models.transformer(tokens, pack.layout, times, pack.text, pack.embedded_guidance)
+        noise = None
         if any(schedule.draws_noise(step) for schedule, step in steps):
             noise = torch.cat(
                 [
@@ -118,8 +118,15 @@ class ModelRunner:
                     for state, (schedule, step) in zip(states, steps, strict=True)
                 ]
             )
-        pack.latents, pack.old_denoised = solver_step(
-            pack.latents, velocity, pack.old_denoised, noise, coefficients[pack.owner]
+        pack.latents, pack.old_denoised = guided_step(
+            pack.latents,
+            velocity,
+            pack.conditional,
+            pack.unconditional,
+            pack.guidance,
+            pack.old_denoised,
+            noise,
+            coefficients[pack.owner],
         )
         rows = [len(state.latents) for state in states]
         for state, latents, old in zip(states, pack.latents.split(rows), pack.old_denoised.split(rows), strict=True):

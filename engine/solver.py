@@ -1,8 +1,7 @@
 """From noise to latents: Flow-DPM-Solver++ 2M (SANA, section 3.3) and Sprint's SCM, as tables of row-wise coefficients.
 
-Both solvers are affine in what a step knows, so one function advances any mix of requests, steps and step counts:
-    denoised = data_latents * x + data_output * output
-    x_next   = x_scale * x + denoised_scale * denoised + change_scale * (denoised - old_denoised) + noise_scale * noise
+Both solvers are affine in what a step knows, so one op advances any mix of requests, steps and step counts:
+`kernels.guided_step`, whose formula names the coefficients.
 """
 
 import math
@@ -11,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+
+from kernels.guided_step import solver_step as solver_step
 
 TRAIN_STEPS = 1000
 SCM_MAX_TIME = 1.57080
@@ -25,7 +26,7 @@ class Schedule:
         times: what the transformer is told, fp32 [steps].
         initial_scale: of the initial unit noise.
         input_scale: of the latents before the transformer, [steps].
-        coefficients: fp32 [steps, 6], columns as in the module's formula, in its order.
+        coefficients: fp32 [steps, 6], columns in the order of the op's formula.
     """
 
     times: torch.Tensor
@@ -104,26 +105,3 @@ def scm_schedule(steps: int, sigma_data: float) -> Schedule:
             noise_scale = math.sin(following) * sigma_data
             rows.append([data_latents, data_output, 0.0, math.cos(following), 0.0, noise_scale])
     return Schedule(torch.tensor(times), sigma_data, torch.tensor(input_scale), torch.tensor(rows))
-
-
-def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): u + g (c - u). scale broadcasts over rows."""
-    return unconditional + scale * (conditional - unconditional)
-
-
-def solver_step(
-    x: torch.Tensor, output: torch.Tensor, old_denoised: torch.Tensor, noise: torch.Tensor, coefficients: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step for every row at its own place in its own schedule.
-
-    Args:
-        x, output, old_denoised, noise: fp32 [T, C]; the last two are read only where their coefficient is not 0.
-        coefficients: fp32 [T, 6] (or [1, 6] for all rows).
-
-    Returns:
-        The next latents and the denoised estimate, fp32 [T, C].
-    """
-    data_latents, data_output, x_scale, denoised_scale, change_scale, noise_scale = coefficients.split(1, dim=-1)
-    denoised = data_latents * x + data_output * output
-    x_next = x_scale * x + denoised_scale * denoised + change_scale * (denoised - old_denoised) + noise_scale * noise
-    return x_next, denoised

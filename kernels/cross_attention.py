@@ -3,10 +3,37 @@
 No padding token exists, so no mask does either.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 
+from .dispatch import block_of, precision, runs_kernels
 from .layout import TokenLayout
+
+BLOCK_T, BLOCK_S = 64, 32
+"""64 keys at once would spill registers on compute capability 8.0."""
+
+
+def cross_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    """q: [layout.attended, heads, D]; k, v: [S, heads, D], all texts. Returns [layout.attended, heads, D]."""
+    if not runs_kernels(q):
+        return cross_attention_reference(q, k, v, layout)
+    rows, heads, width = q.shape
+    tables = layout.tables
+    out = torch.empty_like(q)
+    if rows:
+        _cross_attention_kernel[(triton.cdiv(rows, BLOCK_T), heads)](
+            *(q, k, v, out, tables.image_index, tables.starts, tables.texts, rows, width**-0.5 * math.log2(math.e)),
+            WIDTH=width,  # a constant, so that rows of 72 values are known to be aligned to 16 bytes
+            BLOCK_T=BLOCK_T,
+            BLOCK_S=BLOCK_S,
+            BLOCK_D=block_of(width),
+            PRECISION=precision(q),
+        )
+    return out
 
 
 def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
@@ -19,3 +46,52 @@ def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     if not outputs:
         return q
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+@triton.jit
+def _cross_attention_kernel(
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    out: tl.tensor,
+    image_index: tl.tensor,
+    starts: tl.tensor,
+    texts: tl.tensor,
+    rows: int,
+    scale: float,  # of the scores, in units of log2
+    WIDTH: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    head, heads = tl.program_id(1), tl.num_programs(1)
+    first, last = tl.program_id(0) * BLOCK_T, tl.minimum(tl.program_id(0) * BLOCK_T + BLOCK_T, rows)
+    row = first + tl.arange(0, BLOCK_T)
+    d = tl.arange(0, BLOCK_D)
+    place = (row.to(tl.int64)[:, None] * heads + head) * WIDTH + d[None, :]
+    queries = tl.load(q + place, (row < last)[:, None] & (d < WIDTH)[None, :], 0.0)
+    # Most blocks lie within one image; those that do not attend to the text of each and keep their own rows.
+    for image in range(tl.load(image_index + first).to(tl.int32), tl.load(image_index + last - 1).to(tl.int32) + 1):
+        start, stop = tl.load(texts + 2 * image), tl.load(texts + 2 * image + 1)
+        best = tl.full((BLOCK_T,), float("-inf"), tl.float32)
+        total = tl.zeros((BLOCK_T,), tl.float32)
+        attended = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+        for s in range(start, stop, BLOCK_S):
+            key = s + tl.arange(0, BLOCK_S)
+            mask = (key < stop)[:, None] & (d < WIDTH)[None, :]
+            source = (key.to(tl.int64)[:, None] * heads + head) * WIDTH + d[None, :]
+            keys = tl.load(k + source, mask, 0.0)
+            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
+            scores = tl.where((key < stop)[None, :], scores, float("-inf"))
+            higher = tl.maximum(best, tl.max(scores, 1))
+            weights = tl.exp2(scores - higher[:, None])
+            shrink = tl.exp2(best - higher)
+            total = total * shrink + tl.sum(weights, 1)
+            values = tl.load(v + source, mask, 0.0)
+            attended *= shrink[:, None]
+            attended += tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
+            best = higher
+        own = (row >= tl.load(starts + image)) & (row < tl.minimum(tl.load(starts + image + 1), last))
+        result = (attended / total[:, None]).to(out.dtype.element_ty)
+        tl.store(out + place, result, own[:, None] & (d < WIDTH)[None, :])

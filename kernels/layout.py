@@ -37,6 +37,23 @@ class TextRun:
 
 
 @dataclass(frozen=True)
+class LayoutTables:
+    """The layout as kernels read it. Tensors are data: a captured graph replays on whatever they hold by then.
+
+    Args:
+        image_index: image of each row, int64 [T].
+        starts: first row of each image, and the total, int32 [N + 1].
+        sizes: (height, width) of each image, int32 [N, 2].
+        texts: (start, stop) of each image's text rows, int32 [N, 2].
+    """
+
+    image_index: torch.Tensor
+    starts: torch.Tensor
+    sizes: torch.Tensor
+    texts: torch.Tensor
+
+
+@dataclass(frozen=True)
 class TokenLayout:
     """Borders of N packed images.
 
@@ -45,7 +62,7 @@ class TokenLayout:
         texts: per image, the (start, stop) rows of the packed text it attends to; at least one row each. Images with a
             single text row may only stand at the end: their attention is the identity on that row, so no query is
             computed for them (see `attended`).
-        device: where `image_index` lives.
+        device: where its tensors live.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -79,6 +96,14 @@ class TokenLayout:
         """Image of each row, int64 [T]."""
         counts = torch.tensor([h * w for h, w in self.sizes])
         return torch.repeat_interleave(torch.arange(len(self.sizes)), counts).to(self.device)
+
+    @cached_property
+    def tables(self) -> LayoutTables:
+        starts, sizes, texts = (
+            torch.tensor(values, dtype=torch.int32, device=self.device)
+            for values in (self.offsets, self.sizes, self.texts)
+        )
+        return LayoutTables(self.image_index, starts, sizes, texts)
 
     def spread(self, vectors: torch.Tensor) -> torch.Tensor:
         """One vector per image, [N, C], to one per row, [T, C]. A copy per run: both ways faster than a gather."""

@@ -4,10 +4,40 @@ out_t = (sum_s v_s relu(k_s)^T) relu(q_t) / (sum_s relu(k_s) . relu(q_t) + 1e-15
 """
 
 import torch
+import triton
+import triton.language as tl
 
+from .dispatch import block_of, precision, runs_kernels
 from .layout import TokenLayout
 
 EPS = 1e-15
+CHUNK = 256
+"""Rows of one program. Its partial state is 4 KiB beside the 32 KiB of keys and values it reads (bf16, D = 32)."""
+BLOCK_T = 64
+
+
+def linear_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    """q, k, v: [T, heads, D] before the ReLU, any strides over T and heads. Returns [T, heads, D] in the dtype of v."""
+    if not runs_kernels(v):
+        return linear_attention_reference(q, k, v, layout)
+    rows, heads, width = v.shape
+    chunks, images, tables = triton.cdiv(rows, CHUNK), len(layout.sizes), layout.tables
+    # A chunk meets one image more than its predecessor at most: chunk + image numbers the partial states without gaps.
+    partial = v.new_empty(chunks + images, heads, width + 1, width, dtype=torch.float32)
+    state = v.new_empty(images, heads, width + 1, width, dtype=torch.float32)
+    out = v.new_empty(rows, heads, width)
+    blocks = {"CHUNK": CHUNK, "BLOCK_D": block_of(width)}
+    _linear_attention_state_kernel[(chunks, heads)](
+        *(k, v, partial, tables.image_index, tables.starts, rows, width),
+        *(k.stride(0), k.stride(1), v.stride(0), v.stride(1)),
+        **(blocks | {"BLOCK_T": BLOCK_T, "PRECISION": precision(v)}),
+    )
+    _linear_attention_reduce_kernel[(images, heads)](partial, state, tables.starts, width, **blocks)
+    _linear_attention_kernel[(chunks, heads)](
+        *(q, state, out, tables.image_index, tables.starts, rows, width, q.stride(0), q.stride(1), EPS),
+        **(blocks | {"BLOCK_T": BLOCK_T, "PRECISION": precision(v)}),
+    )
+    return out
 
 
 def linear_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
@@ -27,3 +57,95 @@ def relu_attention_state(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> t
     state = k.transpose(-1, -2) @ v  # [..., D, D]
     normaliser = q @ k.sum(-2).unsqueeze(-1)  # [..., t, 1]
     return (q @ state) / (normaliser + EPS)
+
+
+@triton.jit
+def _relu(x: tl.tensor) -> tl.tensor:
+    # Without propagate_nan an overflow would turn into a plausible zero.
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL).to(x.dtype)
+
+
+@triton.jit
+def _linear_attention_state_kernel(
+    k: tl.tensor,
+    v: tl.tensor,
+    partial: tl.tensor,  # [chunks + images, heads, D + 1, D]: K^T V, and below it the sum of K
+    image_index: tl.tensor,
+    starts: tl.tensor,
+    rows: int,
+    width: int,
+    k_row: int,
+    k_head: int,
+    v_row: int,
+    v_head: int,
+    CHUNK: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    chunk, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    first, last = chunk * CHUNK, tl.minimum(chunk * CHUNK + CHUNK, rows)
+    d = tl.arange(0, BLOCK_D)
+    for image in range(tl.load(image_index + first).to(tl.int32), tl.load(image_index + last - 1).to(tl.int32) + 1):
+        start, stop = tl.maximum(tl.load(starts + image), first), tl.minimum(tl.load(starts + image + 1), last)
+        state, total = tl.zeros((BLOCK_D, BLOCK_D), tl.float32), tl.zeros((BLOCK_D,), tl.float32)
+        for t in range(start, stop, BLOCK_T):
+            row = (t + tl.arange(0, BLOCK_T)).to(tl.int64)[:, None]
+            mask = (row < stop) & (d < width)[None, :]
+            keys = _relu(tl.load(k + row * k_row + head * k_head + d[None, :], mask, 0.0))
+            values = tl.load(v + row * v_row + head * v_head + d[None, :], mask, 0.0)
+            state += tl.dot(tl.trans(keys), values, input_precision=PRECISION)
+            total += tl.sum(keys.to(tl.float32), 0)
+        base = partial + ((chunk + image) * heads + head).to(tl.int64) * (width + 1) * width
+        tl.store(base + d[:, None] * width + d[None, :], state, (d < width)[:, None] & (d < width)[None, :])
+        tl.store(base + width * width + d, total, d < width)
+
+
+@triton.jit
+def _linear_attention_reduce_kernel(
+    partial: tl.tensor, state: tl.tensor, starts: tl.tensor, width: int, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr
+) -> None:
+    """Adds an image's partial states in their order: no atomics, the same sum on every run."""
+    image, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    i, d = tl.arange(0, 2 * BLOCK_D)[:, None], tl.arange(0, BLOCK_D)[None, :]
+    mask = (i < width + 1) & (d < width)
+    total = tl.zeros((2 * BLOCK_D, BLOCK_D), tl.float32)
+    start, stop = tl.load(starts + image), tl.load(starts + image + 1)
+    for chunk in range(start // CHUNK, tl.cdiv(stop, CHUNK)):
+        base = partial + ((chunk + image) * heads + head).to(tl.int64) * (width + 1) * width
+        total += tl.load(base + i * width + d, mask, 0.0)
+    tl.store(state + (image * heads + head).to(tl.int64) * (width + 1) * width + i * width + d, total, mask)
+
+
+@triton.jit
+def _linear_attention_kernel(
+    q: tl.tensor,
+    state: tl.tensor,
+    out: tl.tensor,
+    image_index: tl.tensor,
+    starts: tl.tensor,
+    rows: int,
+    width: int,
+    q_row: int,
+    q_head: int,
+    eps: float,
+    CHUNK: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    chunk, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    first, last = chunk * CHUNK, tl.minimum(chunk * CHUNK + CHUNK, rows)
+    d = tl.arange(0, BLOCK_D)
+    for image in range(tl.load(image_index + first).to(tl.int32), tl.load(image_index + last - 1).to(tl.int32) + 1):
+        start, stop = tl.maximum(tl.load(starts + image), first), tl.minimum(tl.load(starts + image + 1), last)
+        base = state + (image * heads + head).to(tl.int64) * (width + 1) * width
+        matrix = tl.load(base + d[:, None] * width + d[None, :], (d < width)[:, None] & (d < width)[None, :], 0.0)
+        total = tl.load(base + width * width + d, d < width, 0.0)
+        for t in range(start, stop, BLOCK_T):
+            row = (t + tl.arange(0, BLOCK_T)).to(tl.int64)[:, None]
+            mask = (row < stop) & (d < width)[None, :]
+            queries = _relu(tl.load(q + row * q_row + head * q_head + d[None, :], mask, 0.0)).to(tl.float32)
+            normaliser = tl.sum(queries * total[None, :], 1)[:, None] + eps
+            attended = tl.dot(queries, matrix, input_precision=PRECISION) / normaliser
+            tl.store(out + (row * heads + head) * width + d[None, :], attended.to(out.dtype.element_ty), mask)

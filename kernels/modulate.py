@@ -2,8 +2,72 @@
 
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 
+from .dispatch import block_of, runs_kernels
 from .layout import TokenLayout
+
+ELEMENTS = 4096
+"""Of one program: 32 for each thread of its 4 warps."""
+
+
+def modulate(
+    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
+) -> torch.Tensor:
+    """x: [T, C]; shift, scale: [N, C], any stride over N. Returns [T, C]."""
+    if not runs_kernels(x):
+        return modulate_reference(x, shift, scale, layout, eps)
+    out = torch.empty_like(x)
+    launch_modulate(x, None, None, shift, scale, out, layout, eps)
+    return out
+
+
+def add_modulate(
+    x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + y, and that modulated: a residual and the norm that follows it in one pass. Shapes as in `modulate`."""
+    if not runs_kernels(x):
+        added = x + y
+        return added, modulate_reference(added, shift, scale, layout, eps)
+    added, out = torch.empty_like(x), torch.empty_like(x)
+    launch_modulate(x, y, added, shift, scale, out, layout, eps)
+    return added, out
+
+
+def gated_add(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N."""
+    if not runs_kernels(x):
+        return gated_add_reference(x, gate, y, layout)
+    rows, width = x.shape
+    out = torch.empty_like(x)
+    block = min(1024, block_of(width))
+    block_rows = ELEMENTS // block
+    _gated_add_kernel[(triton.cdiv(rows, block_rows), triton.cdiv(width, block))](
+        *(x, gate, y, out, layout.tables.image_index, rows, width, gate.stride(0)), ROWS=block_rows, BLOCK=block
+    )
+    return out
+
+
+def launch_modulate(
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    added: torch.Tensor | None,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    out: torch.Tensor,
+    layout: TokenLayout,
+    eps: float,
+) -> None:
+    rows, width = x.shape
+    block = block_of(width)
+    block_rows = max(1, ELEMENTS // block)
+    _modulate_kernel[(triton.cdiv(rows, block_rows),)](
+        *(x, y, added, shift, scale, out, layout.tables.image_index, rows, width),
+        *(shift.stride(0), scale.stride(0), eps),
+        ROWS=block_rows,
+        BLOCK=block,
+    )
 
 
 def modulate_reference(
@@ -17,3 +81,59 @@ def modulate_reference(
 def gated_add_reference(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
     """x + gate * y with x, y: [T, C] and gate: [N, C]."""
     return torch.addcmul(x, layout.spread(gate), y)
+
+
+@triton.jit
+def _modulate_kernel(
+    x: tl.tensor,
+    y: tl.tensor,  # None, as `added`, where nothing is added before the norm
+    added: tl.tensor,
+    shift: tl.tensor,
+    scale: tl.tensor,
+    out: tl.tensor,
+    image_index: tl.tensor,
+    rows: int,
+    width: int,
+    shift_image: int,
+    scale_image: int,
+    eps: float,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    column = tl.arange(0, BLOCK)[None, :]
+    mask = (row < rows)[:, None] & (column < width)
+    place = row[:, None] * width + column
+    value = tl.load(x + place, mask, 0.0).to(tl.float32)
+    if y is not None:
+        value += tl.load(y + place, mask, 0.0).to(tl.float32)
+        tl.store(added + place, value.to(added.dtype.element_ty), mask)
+    centred = tl.where(mask, value - (tl.sum(value, 1) / width)[:, None], 0.0)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred, 1) / width + eps)[:, None]
+    image = tl.load(image_index + row, row < rows, 0)[:, None]
+    factor = 1 + tl.load(scale + image * scale_image + column, mask, 0.0).to(tl.float32)
+    result = normed * factor + tl.load(shift + image * shift_image + column, mask, 0.0).to(tl.float32)
+    tl.store(out + place, result.to(out.dtype.element_ty), mask)
+
+
+@triton.jit
+def _gated_add_kernel(
+    x: tl.tensor,
+    gate: tl.tensor,
+    y: tl.tensor,
+    out: tl.tensor,
+    image_index: tl.tensor,
+    rows: int,
+    width: int,
+    gate_image: int,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    column = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    mask = (row < rows)[:, None] & (column < width)
+    place = row[:, None] * width + column
+    image = tl.load(image_index + row, row < rows, 0)[:, None]
+    factor = tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
+    value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * tl.load(y + place, mask, 0.0).to(tl.float32)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask)

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine import DTYPES, VERSION, EngineConfig, SanaError
+from engine import DTYPES, QUANTIZATIONS, VERSION, EngineConfig, SanaError
 
 from .config import LOG_LEVELS, ServerConfig
 
@@ -103,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("serve", help="answer HTTP requests")
     command.set_defaults(run=serve)
     add_model_flags(command)
+    add_quantization_flag(command)
     command.add_argument("--host", default=ServerConfig.host, help="address to listen on (%(default)s)")
     command.add_argument(
         "--port", type=int, default=ServerConfig.port, help="TCP port; 0 takes a free one (%(default)s)"
@@ -120,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=generate)
     command.add_argument("prompt", help="what to draw")
     add_model_flags(command)
+    add_quantization_flag(command)
     command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
     command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
     command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
@@ -160,6 +162,13 @@ def add_model_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default=EngineConfig.model, help=model_help)
     command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
     command.add_argument("--dtype", choices=DTYPES, default=EngineConfig.dtype, help="of the transformer (%(default)s)")
+
+
+def add_quantization_flag(command: argparse.ArgumentParser) -> None:
+    quantization_help = "of the transformer's large matrix products (%(default)s)"
+    command.add_argument(
+        "--quantization", choices=QUANTIZATIONS, default=EngineConfig.quantization, help=quantization_help
+    )
 
 
 if __name__ == "__main__":

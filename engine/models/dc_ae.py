@@ -156,6 +156,12 @@ class DCAEDecoder(nn.Module):
         self.halo = halo_rows(half, self.local_stages)
         self.elements_per_pixel = max(half.widths[stage] / 4**stage for stage in range(self.local_stages))
 
+    def freeze(self) -> None:
+        """Once the weights are loaded: prepares what is computed from them alone."""
+        for module in self.modules():
+            if isinstance(module, UpBlock):
+                module.freeze()
+
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         return self.shallow(self.deep(latents))
 

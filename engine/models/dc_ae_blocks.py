@@ -7,13 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels.linear_attention import relu_attention_state
-from kernels.rms_norm import rms_norm_reference
+from kernels.glu_conv import glu_conv
+from kernels.layout import TokenLayout
+from kernels.linear_attention import linear_attention
+from kernels.rms_norm import rms_norm
+from kernels.upsample_conv import phase_weights, upsample_conv, upsample_conv_reference
 
 from ..errors import CheckpointError
 
 FFN_BAND_ELEMENTS = 2**26
 """Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); beyond it, bands of rows."""
+
+
+def image_layout(pixels: torch.Tensor) -> TokenLayout:
+    """[N, H, W, C] as packed images without text."""
+    n, height, width, _ = pixels.shape
+    return TokenLayout(((height, width),) * n, ((0, 1),) * n, pixels.device)
 
 
 def activation(name: str) -> nn.Module:
@@ -24,15 +33,16 @@ def activation(name: str) -> nn.Module:
 
 
 class RMSNorm2d(nn.Module):
-    """RMSNorm over channels at every pixel."""
+    """RMSNorm over channels at every pixel, plus a residual where one is given."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return rms_norm_reference(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        rows = None if residual is None else residual.movedim(1, -1)
+        return rms_norm(x.movedim(1, -1), self.weight, self.bias, residual=rows).movedim(-1, 1)
 
 
 class ResBlock(nn.Module):
@@ -44,7 +54,7 @@ class ResBlock(nn.Module):
         self.norm = RMSNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv2(self.act(self.conv1(x)))) + x
+        return self.norm(self.conv2(self.act(self.conv1(x))), residual=x)
 
 
 class DownBlock(nn.Module):
@@ -69,10 +79,18 @@ class UpBlock(nn.Module):
         self.interpolate = interpolate
         self.repeats = out * 4 // width if shortcut else 0
         self.conv = nn.Conv2d(width, out if interpolate else out * 4, 3, padding=1)
+        self.phases: torch.Tensor | None = None
+
+    def freeze(self) -> None:
+        """Folds the weights of an enlarging convolution into its phases; they must not change any more."""
+        if self.interpolate:
+            self.phases = phase_weights(self.conv.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.interpolate:
-            up = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        if self.phases is not None:
+            up = upsample_conv(x, self.phases, self.conv.bias)
+        elif self.interpolate:
+            up = upsample_conv_reference(x, self.conv.weight, self.conv.bias)
         else:
             up = F.pixel_shuffle(self.conv(x), 2)
         return up + F.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2) if self.repeats else up
@@ -109,15 +127,15 @@ class MultiScaleLinearAttention(nn.Module):
         pixels = x.movedim(1, -1)  # [N, H, W, C]
         qkv = torch.cat([self.to_q(pixels), self.to_k(pixels), self.to_v(pixels)], dim=-1).movedim(-1, 1)
         scales = [qkv, *(project(qkv) for project in self.to_qkv_multiscale)]
-        attended = torch.cat([self.attend(scale) for scale in scales], dim=-1).to(x.dtype)  # [N, H, W, C * scales]
-        return self.norm_out(self.to_out(attended).movedim(-1, 1)) + x
+        attended = torch.cat([self.attend(scale) for scale in scales], dim=-1)  # [N, H, W, C * scales]
+        return self.norm_out(self.to_out(attended).movedim(-1, 1), residual=x)
 
     def attend(self, qkv: torch.Tensor) -> torch.Tensor:
-        """[N, 3C, H, W] to fp32 [N, H, W, C]. Channels are groups of 3 head_dim: a head's q, k and v."""
+        """[N, 3C, H, W] to [N, H, W, C]. Channels are groups of 3 head_dim: a head's q, k and v."""
         n, _, height, width = qkv.shape
-        tokens = qkv.movedim(1, -1).reshape(n, height * width, -1, 3, self.head_dim).permute(3, 0, 2, 1, 4)
-        heads = relu_attention_state(tokens[0], tokens[1], tokens[2])  # [N, heads, H * W, head_dim]
-        return heads.transpose(1, 2).reshape(n, height, width, -1)
+        pixels = qkv.movedim(1, -1)
+        q, k, v = pixels.reshape(n * height * width, -1, 3, self.head_dim).unbind(2)
+        return linear_attention(q, k, v, image_layout(pixels)).reshape(n, height, width, -1)
 
 
 class GLUMBConv(nn.Module):
@@ -135,18 +153,19 @@ class GLUMBConv(nn.Module):
         n, width, height, columns = x.shape
         step = max(1, FFN_BAND_ELEMENTS // (n * 8 * width * columns))
         if step >= height:
-            return self.residual(x) + x
+            return self.whole(x)
         out = torch.empty_like(x)
         for start in range(0, height, step):
             stop, top = min(start + step, height), max(0, start - 1)
-            band = self.residual(x[:, :, top : stop + 1])  # one row of halo for the 3x3
-            out[:, :, start:stop] = band[:, :, start - top : stop - top] + x[:, :, start:stop]
+            band = self.whole(x[:, :, top : stop + 1])  # one row of halo for the 3x3
+            out[:, :, start:stop] = band[:, :, start - top : stop - top]
         return out
 
-    def residual(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.conv_depth(F.silu(self.conv_inverted(x)))
-        a, gate = hidden.chunk(2, dim=1)
-        return self.norm(self.conv_point(a * F.silu(gate)))
+    def whole(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = F.silu(self.conv_inverted(x)).movedim(1, -1)  # [N, H, W, 8C]
+        layout = image_layout(hidden)
+        gated = glu_conv(hidden.flatten(0, 2), self.conv_depth.weight, self.conv_depth.bias, layout)
+        return self.norm(self.conv_point(gated.view(*hidden.shape[:3], -1).movedim(-1, 1)), residual=x)
 
 
 class EfficientViTBlock(nn.Module):

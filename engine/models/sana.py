@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from kernels.cross_attention import cross_attention_reference
-from kernels.glu_conv import glu_conv_reference
+from kernels.cross_attention import cross_attention
+from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
-from kernels.linear_attention import linear_attention_reference
-from kernels.modulate import gated_add_reference, modulate_reference
-from kernels.rms_norm import rms_norm_reference
+from kernels.linear_attention import linear_attention
+from kernels.modulate import add_modulate, gated_add, modulate
+from kernels.rms_norm import rms_norm
 
 from ..errors import CheckpointError
 from .embeddings import TimeEmbedding, position_embedding
@@ -96,15 +96,23 @@ class PackedText:
         return PackedText(torch.cat([t.keys for t in texts], 1), torch.cat([t.values for t in texts], 1))
 
 
-class PatchEmbed(nn.Module):
-    """A 1x1 convolution, that is a matrix product on token rows."""
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution of the checkpoint, that is a matrix product on token rows [T, C]."""
 
-    def __init__(self, config: SanaConfig) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(config.in_channels, config.width, 1)
+    def __init__(self, width: int, out: int, bias: bool = True) -> None:
+        super().__init__(width, out, 1, bias=bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(tokens, self.proj.weight.flatten(1), self.proj.bias)
+        return nn.functional.linear(tokens, self.weight.flatten(1), self.bias)
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.proj = PointwiseConv(config.in_channels, config.width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.proj(tokens)
 
 
 class CaptionProjection(nn.Module):
@@ -124,7 +132,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return rms_norm_reference(x, self.weight, eps=self.eps)
+        return rms_norm(x, self.weight, eps=self.eps)
 
 
 class Attention(nn.Module):
@@ -155,19 +163,18 @@ class Attention(nn.Module):
 
 
 class GLUMBConv(nn.Module):
-    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1. The 1x1 convolutions are matrix products on token rows."""
+    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1."""
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
         hidden = int(config.mlp_ratio * config.width)
-        self.conv_inverted = nn.Conv2d(config.width, 2 * hidden, 1)
+        self.conv_inverted = PointwiseConv(config.width, 2 * hidden)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.conv_point = nn.Conv2d(hidden, config.width, 1, bias=False)
+        self.conv_point = PointwiseConv(hidden, config.width, bias=False)
 
     def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        x = nn.functional.linear(x, self.conv_inverted.weight.flatten(1), self.conv_inverted.bias)
-        x = glu_conv_reference(nn.functional.silu(x), self.conv_depth.weight, self.conv_depth.bias, layout)
-        return nn.functional.linear(x, self.conv_point.weight.flatten(1))
+        x = nn.functional.silu(self.conv_inverted(x))
+        return self.conv_point(glu_conv(x, self.conv_depth.weight, self.conv_depth.bias, layout))
 
 
 class SanaBlock(nn.Module):
@@ -185,16 +192,18 @@ class SanaBlock(nn.Module):
     ) -> torch.Tensor:
         """x: [T, width]; modulation: [N, 6, width]; keys, values: [S, heads, D] of this layer."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)
-        attended = self.self_attention(modulate_reference(x, shift1, scale1, layout, self.eps), layout)
-        x = gated_add_reference(x, gate1, attended, layout)
-        x = x + self.cross_attention(x, layout, keys, values)
-        hidden = self.norm2(x)
-        hidden = torch.addcmul(layout.spread(shift2), hidden, layout.spread(1 + scale2))
-        return gated_add_reference(x, gate2, self.ff(hidden, layout), layout)
+        attended = self.self_attention(modulate(x, shift1, scale1, layout, self.eps), layout)
+        x = gated_add(x, gate1, attended, layout)
+        if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
+            shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
+            scale2 = self.norm2.weight * (1 + scale2) - 1
+        crossed = self.cross_attention(x, layout, keys, values)
+        x, hidden = add_modulate(x, crossed, shift2, scale2, layout, self.eps)
+        return gated_add(x, gate2, self.ff(hidden, layout), layout)
 
     def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
         attn = self.attn1
-        out = attn.output(linear_attention_reference(attn.queries(x), attn.keys(x), attn.values(x), layout))
+        out = attn.output(linear_attention(attn.queries(x), attn.keys(x), attn.values(x), layout))
         return out.clamp(-FLOAT16_MAX, FLOAT16_MAX) if self.clamp else out
 
     def cross_attention(
@@ -202,7 +211,7 @@ class SanaBlock(nn.Module):
     ) -> torch.Tensor:
         """Images with one text row (an empty negative prompt) need no queries: softmax over one key is 1."""
         queries = self.attn2.queries(x[: layout.attended])
-        attended = self.attn2.output(cross_attention_reference(queries, keys, values, layout))
+        attended = self.attn2.output(cross_attention(queries, keys, values, layout))
         if not layout.single_text_images:
             return attended
         constant = self.attn2.output(values[layout.single_text_rows])  # [singles, width]
@@ -250,7 +259,7 @@ class SanaTransformer(nn.Module):
         for block, keys, values in zip(self.blocks, text.keys.unbind(), text.values.unbind(), strict=True):
             x = block(x, layout, modulation, keys, values)
         shift, scale = (self.scale_shift_table + embedded[:, None]).unbind(1)
-        return self.proj_out(modulate_reference(x, shift, scale, layout))
+        return self.proj_out(modulate(x, shift, scale, layout))
 
     def positions(self, layout: TokenLayout) -> torch.Tensor:
         """Sin-cos position embedding of the 2K and 4K checkpoints, fp32 [T, width]."""

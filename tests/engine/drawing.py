@@ -17,9 +17,10 @@ TIMEOUT_SECONDS = 60.0
 class Engine:
     """An engine core and the events it has emitted."""
 
-    def __init__(self, model: Path | str, dtype: str = "float32") -> None:
+    def __init__(self, model: Path | str, dtype: str = "float32", quantization: str = "none") -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.core = EngineCore(EngineConfig(model=str(model), device="cpu", dtype=dtype), self.events.put)
+        config = EngineConfig(model=str(model), device="cpu", dtype=dtype, quantization=quantization)
+        self.core = EngineCore(config, self.events.put)
 
     def draw(self, requests: Sequence[GenerationParams]) -> list[np.ndarray]:
         """All requests at once: of each, pixels uint8 [n, H, W, 3]."""

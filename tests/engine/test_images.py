@@ -4,17 +4,10 @@ import io
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from engine import GenerationParams
-from engine.images import encode_png, to_uint8
-
-
-def test_pixels_are_scaled_clamped_and_rounded() -> None:
-    pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]).expand(3, 1, 5)
-    assert to_uint8(pixels)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
-    assert to_uint8(pixels.bfloat16()).shape == (1, 5, 3)
+from engine.images import encode_png
 
 
 @pytest.mark.parametrize("shape", [(32, 64, 3), (96, 32, 3)])

@@ -8,11 +8,10 @@ from engine.solver import (
     dpmpp_2m_schedule,
     flow_sigmas,
     flow_timesteps,
-    guide,
     scm_schedule,
     scm_times,
-    solver_step,
 )
+from kernels.guided_step import guide, solver_step
 
 from ..checkpoints import flow_scheduler
 from ..reference import REL, quiet, relative_error

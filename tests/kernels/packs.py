@@ -1,12 +1,19 @@
 """Packs of unequal images for the tests of the ops."""
 
+import random as random_numbers
+
 import torch
+import triton
 
 from kernels.layout import TokenLayout
 
 CPU = torch.device("cpu")
 SIZES = ((3, 5), (3, 5), (1, 1), (4, 2), (1, 7), (5, 5))
 TEXT_LENGTHS = (4, 4, 9, 2, 1, 1)
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""The launchers run their kernels, in Triton's interpreter, instead of the references."""
+HALF = [torch.float16] if INTERPRETED else [torch.bfloat16, torch.float16]
+"""Of ops with matrix products: the interpreter multiplies bf16 as if its bits were integers (Triton 3.7)."""
 
 
 def make_layout(sizes: tuple[tuple[int, int], ...] = SIZES, lengths: tuple[int, ...] = TEXT_LENGTHS) -> TokenLayout:
@@ -14,6 +21,17 @@ def make_layout(sizes: tuple[tuple[int, int], ...] = SIZES, lengths: tuple[int, 
     ends = torch.tensor(lengths).cumsum(0).tolist()
     texts = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
     return TokenLayout(sizes, texts, CPU)
+
+
+def random_layouts(count: int = 4) -> list[TokenLayout]:
+    """Ragged ones: one to five images of 1 x 1 to 9 x 11, texts of 1 to 70 rows."""
+    numbers = random_numbers.Random(0)
+    layouts = []
+    for images in [numbers.randint(1, 5) for _ in range(count)]:
+        sizes = tuple((numbers.randint(1, 9), numbers.randint(1, 11)) for _ in range(images))
+        lengths = sorted((numbers.choice((1, 2, 5, 64, 65, 70)) for _ in range(images)), reverse=True)
+        layouts.append(make_layout(sizes, tuple(lengths)))
+    return layouts
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

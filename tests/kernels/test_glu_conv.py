@@ -2,35 +2,59 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.glu_conv import glu_conv_reference
+from kernels.glu_conv import glu_conv
+from kernels.layout import TokenLayout
 
-from .packs import SIZES, assert_close, make_layout, random, rows
+from .packs import SIZES, assert_close, make_layout, random, random_layouts, rows
 
 CHANNELS = 6
 WEIGHT, BIAS = random(2 * CHANNELS, 1, 3, 3, seed=1), random(2 * CHANNELS, seed=2)
+
+
+def formula(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """One image in fp64: x [h * w, 2C] to [h * w, C]."""
+    height, width = size
+    padded = F.pad(x.double().T.unflatten(1, size), (1, 1, 1, 1))
+    convolved = torch.empty(height, width, x.shape[1], dtype=torch.float64)
+    for i in range(height):
+        for j in range(width):
+            convolved[i, j] = (padded[:, i : i + 3, j : j + 3] * WEIGHT[:, 0].double()).sum((1, 2)) + BIAS
+    a, gate = convolved.flatten(0, 1).chunk(2, dim=-1)
+    return a * gate * torch.sigmoid(gate)
 
 
 @pytest.mark.parametrize("image", range(len(SIZES)))
 def test_each_image_is_convolved_with_zeros_at_its_own_border(image: int) -> None:
     layout = make_layout()
     x = random(layout.total, 2 * CHANNELS)
-    out = glu_conv_reference(x, WEIGHT, BIAS, layout)
+    out = glu_conv(x, WEIGHT, BIAS, layout)
     assert out.shape == (layout.total, CHANNELS)
-    height, width = SIZES[image]
-    padded = F.pad(x[rows(layout, image)].double().T.unflatten(1, (height, width)), (1, 1, 1, 1))
-    expected = torch.empty(height, width, 2 * CHANNELS, dtype=torch.float64)
-    for i in range(height):
-        for j in range(width):
-            expected[i, j] = (padded[:, i : i + 3, j : j + 3] * WEIGHT[:, 0].double()).sum((1, 2)) + BIAS
-    a, gate = expected.flatten(0, 1).chunk(2, dim=-1)
-    assert_close(out[rows(layout, image)], a * gate * torch.sigmoid(gate))
+    assert_close(out[rows(layout, image)], formula(x[rows(layout, image)], SIZES[image]))
 
 
 def test_an_image_of_nan_does_not_reach_its_neighbours() -> None:
     layout = make_layout()
     x = random(layout.total, 2 * CHANNELS)
-    clean = glu_conv_reference(x, WEIGHT, BIAS, layout)
+    clean = glu_conv(x, WEIGHT, BIAS, layout)
     x[rows(layout, 1)] = float("nan")
-    out = glu_conv_reference(x, WEIGHT, BIAS, layout)
+    out = glu_conv(x, WEIGHT, BIAS, layout)
     others = [i for i in range(layout.total) if layout.image_index[i] != 1]
     assert_close(out[others], clean[others])
+
+
+@pytest.mark.parametrize("layout", random_layouts(), ids=lambda layout: str(layout.sizes))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_ragged_packs(layout: TokenLayout, dtype: torch.dtype) -> None:
+    x = random(layout.total, 2 * CHANNELS, dtype=dtype)
+    out = glu_conv(x, WEIGHT.to(dtype), BIAS.to(dtype), layout)
+    assert out.dtype == dtype
+    for image, size in enumerate(layout.sizes):
+        tolerance = 2e-6 if dtype == torch.float32 else 3 * torch.finfo(dtype).eps
+        assert_close(out[rows(layout, image)], formula(x[rows(layout, image)], size), tolerance)
+
+
+def test_without_a_bias() -> None:
+    layout = make_layout()
+    x = random(layout.total, 2 * CHANNELS)
+    zeros = torch.zeros(2 * CHANNELS)
+    assert torch.equal(glu_conv(x, WEIGHT, None, layout), glu_conv(x, WEIGHT, zeros, layout))

@@ -1,8 +1,10 @@
+import pytest
 import torch
 
-from kernels.modulate import gated_add_reference, modulate_reference
+from kernels.layout import TokenLayout
+from kernels.modulate import add_modulate, gated_add, modulate
 
-from .packs import SIZES, assert_close, make_layout, random, rows
+from .packs import SIZES, assert_close, make_layout, random, random_layouts, rows
 
 CHANNELS = 12
 
@@ -11,7 +13,7 @@ def test_each_image_is_normalised_and_modulated_by_its_own_vectors() -> None:
     layout = make_layout()
     x = 3 + 2 * random(layout.total, CHANNELS)
     shift, scale = (random(len(SIZES), CHANNELS, seed=s) for s in (1, 2))
-    out = modulate_reference(x, shift, scale, layout)
+    out = modulate(x, shift, scale, layout)
     for image in range(len(SIZES)):
         part = x[rows(layout, image)].double()
         deviation = (part.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
@@ -23,7 +25,7 @@ def test_the_gate_multiplies_what_is_added() -> None:
     layout = make_layout()
     x, y = random(layout.total, CHANNELS), random(layout.total, CHANNELS, seed=1)
     gate = random(len(SIZES), CHANNELS, seed=2)
-    out = gated_add_reference(x, gate, y, layout)
+    out = gated_add(x, gate, y, layout)
     for image in range(len(SIZES)):
         r = rows(layout, image)
         assert_close(out[r], x[r] + gate[image] * y[r])
@@ -33,5 +35,37 @@ def test_half_precision_stays_half_precision() -> None:
     layout = make_layout()
     x = random(layout.total, CHANNELS).bfloat16()
     vectors = random(len(SIZES), CHANNELS, seed=1).bfloat16()
-    assert modulate_reference(x, vectors, vectors, layout).dtype == torch.bfloat16
-    assert gated_add_reference(x, vectors, x, layout).dtype == torch.bfloat16
+    assert modulate(x, vectors, vectors, layout).dtype == torch.bfloat16
+    assert gated_add(x, vectors, x, layout).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layout", random_layouts(), ids=lambda layout: str(layout.sizes))
+@pytest.mark.parametrize("width", [1, 37, 70])
+def test_ragged_packs_and_vectors_that_lie_apart(layout: TokenLayout, width: int) -> None:
+    """As the transformer calls them: the vectors are columns of one table."""
+    shift, scale, gate = random(len(layout.sizes), 3, width, seed=2).unbind(1)
+    x, y = (random(layout.total, width, seed=s) for s in range(2))
+    assert_close(gated_add(x, gate, y, layout), x + gate[layout.image_index] * y)
+    added, out = add_modulate(x, y, shift, scale, layout)
+    assert_close(added, x + y)
+    total = x.double() + y.double()
+    deviation = (total.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
+    normed = (total - total.mean(-1, keepdim=True)) / deviation
+    expected = normed * (1 + scale[layout.image_index]) + shift[layout.image_index]
+    assert_close(out, expected)
+    assert_close(modulate(x + y, shift, scale, layout), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_against_fp64(dtype: torch.dtype) -> None:
+    layout = make_layout()
+    x, y = (random(layout.total, CHANNELS, seed=s, dtype=dtype) for s in range(2))
+    shift, scale, gate = (random(len(SIZES), CHANNELS, seed=s, dtype=dtype) for s in (2, 3, 4))
+    added, out = add_modulate(x, y, shift, scale, layout)
+    assert added.dtype == out.dtype == dtype
+    eps, image = torch.finfo(dtype).eps, layout.image_index
+    total = x.double() + y.double()
+    normed = torch.nn.functional.layer_norm(total, (CHANNELS,), eps=1e-6)
+    assert_close(out, normed * (1 + scale.double()[image]) + shift.double()[image], 3 * eps)
+    assert_close(added, total, eps)
+    assert_close(gated_add(x, gate, y, layout), x.double() + gate.double()[image] * y.double(), eps)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kernels.rms_norm import rms_norm_reference
+from kernels.rms_norm import rms_norm
 
 from .packs import assert_close, random
 
@@ -14,14 +14,37 @@ def test_formula(eps: float, with_bias: bool) -> None:
     expected = x.double() / (x.double().square().mean(-1, keepdim=True) + eps).sqrt() * weight
     if bias is not None:
         expected = expected + bias
-    assert_close(rms_norm_reference(x, weight, bias, eps), expected)
+    assert_close(rms_norm(x, weight, bias, eps), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_statistics_are_fp32_and_the_result_has_the_dtype_of_the_weight(dtype: torch.dtype) -> None:
     x = (500 * random(4, 64)).to(dtype)  # squares pass the largest fp16
     weight = random(64, seed=1).to(dtype)
-    out = rms_norm_reference(x, weight)
+    out = rms_norm(x, weight)
     assert out.dtype == dtype
-    wide = rms_norm_reference(x.float(), weight.float())
+    wide = rms_norm(x.float(), weight.float())
     assert_close(out, wide, relative=2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 33), (2, 3, 4, 130), (37, 16)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_residual_odd_shapes_and_dtypes(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, residual = random(*shape, dtype=dtype), random(*shape, seed=1, dtype=dtype)
+    weight, bias = (random(shape[-1], seed=s, dtype=dtype) for s in (2, 3))
+    normed = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    expected = normed * weight.double() + bias.double() + residual.double()
+    out = rms_norm(x, weight, bias, residual=residual)
+    assert out.dtype == dtype
+    assert_close(out, expected, 2e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+
+
+def test_rows_of_a_strided_view() -> None:
+    """A band of a channels-last picture, and a picture that is not channels-last."""
+    picture, weight = random(1, 6, 4, 8), random(6, seed=1)
+    rows = picture.movedim(1, -1)
+    assert not rows.is_contiguous()
+    expected = rows.double() / (rows.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    assert_close(rms_norm(rows, weight), expected)
+    band = rows.contiguous()[:, 1:3]
+    assert_close(rms_norm(band, weight, residual=band), expected[:, 1:3] + band)

@@ -25,9 +25,10 @@ def test_defaults_are_those_of_the_config(command: str) -> None:
 
 
 def test_flags_reach_the_config() -> None:
-    flags = "--model m --device cuda:1 --dtype float16 --max-queue 3"
+    flags = "--model m --device cuda:1 --dtype float16 --quantization fp8 --max-queue 3"
     args = build_parser().parse_args(["serve", *flags.split()])
-    assert engine_config(args) == replace(EngineConfig(), model="m", device="cuda:1", dtype="float16", max_queue=3)
+    expected = dict(model="m", device="cuda:1", dtype="float16", quantization="fp8", max_queue=3)
+    assert engine_config(args) == replace(EngineConfig(), **expected)
     defaults = settings(args, ServerConfig)
     assert defaults == {"host": "127.0.0.1", "port": 8000, "log_level": "info", "grace_seconds": 5.0}
     assert ServerConfig(EngineConfig(), **defaults) == ServerConfig(EngineConfig())
@@ -44,6 +45,7 @@ def test_flags_reach_the_config() -> None:
         ["generate"],
         ["generate", "x", "--steps", "many"],
         ["serve", "--dtype", "int8"],
+        ["serve", "--quantization", "int4"],
         ["serve", "extra"],
     ],
 )

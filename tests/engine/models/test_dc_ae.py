@@ -40,6 +40,19 @@ def test_decoder_equals_diffusers(name: str, size: tuple[int, int]) -> None:
     assert relative_error(ours(latents), expected) <= REL
 
 
+@torch.inference_mode()
+def test_the_frozen_decoder_equals_itself_in_training() -> None:
+    theirs, trained = models("dc-ae")
+    frozen = DCAEDecoder(DCAEConfig.from_dict(dict(theirs.config))).eval()
+    frozen.load_state_dict(theirs.decoder.state_dict())
+    frozen.freeze()
+    blocks = [module for module in frozen.modules() if isinstance(module, dc_ae_blocks.UpBlock)]
+    assert len(blocks) == 5
+    assert all(block.phases is not None for block in blocks)
+    latents = random_latents((5, 3), n=2)
+    assert relative_error(frozen(latents), trained(latents)) <= REL
+
+
 @pytest.mark.parametrize("name", AUTOENCODERS)
 @torch.inference_mode()
 def test_encoder_equals_diffusers(name: str) -> None:

@@ -1,0 +1,40 @@
+"""diffusers' transformer and autoencoder on the weights of a runner: what a benchmark runs beside ours."""
+
+from collections.abc import Callable
+
+import torch
+from diffusers import AutoencoderDC, SanaTransformer2DModel
+
+from engine.runner import ModelRunner
+
+from .random_models import Shape
+
+TEXT_ROWS = 300
+"""diffusers pads every prompt to as many, in both branches."""
+
+
+def make_step(runner: ModelRunner, shape: Shape, side: int, batch: int, compiled: bool) -> Callable[[], torch.Tensor]:
+    """One forward under guidance for `batch` pictures of side x side latents."""
+    device, dtype = runner.device, runner.models.dtype
+    with torch.device("meta"):
+        model = SanaTransformer2DModel(**shape.transformer).eval()
+    model.load_state_dict(runner.models.transformer.state_dict(), assign=True)
+    if compiled:
+        model.compile()
+    latents = torch.randn(2 * batch, model.config.in_channels, side, side, device=device, dtype=dtype)
+    text = torch.randn(2 * batch, TEXT_ROWS, model.config.caption_channels, device=device, dtype=dtype)
+    times = torch.full((2 * batch,), 500.0, device=device)
+    mask = torch.ones(2 * batch, TEXT_ROWS, device=device, dtype=torch.int64)
+    return lambda: model(latents, text, times, encoder_attention_mask=mask, return_dict=False)[0]
+
+
+def make_decode(runner: ModelRunner, shape: Shape, side: int, compiled: bool) -> Callable[[], torch.Tensor]:
+    """Decodes one picture."""
+    with torch.device("meta"):
+        decoder = AutoencoderDC(**shape.vae).eval().decoder
+    decoder.load_state_dict(runner.models.decoder.state_dict(), assign=True)
+    if compiled:
+        decoder.compile()
+    weight = next(decoder.parameters())
+    latents = torch.randn(1, runner.config.in_channels, side, side, device=weight.device, dtype=weight.dtype)
+    return lambda: decoder(latents)

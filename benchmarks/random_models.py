@@ -1,0 +1,98 @@
+"""Models of the real shapes with random weights, made on the device: no files, the same weights for both engines."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Gemma2Config, Gemma2Model
+
+from engine.checkpoint import Checkpoint, SolverConfig
+from engine.loader import Models
+from engine.models.dc_ae import DCAEConfig, DCAEDecoder
+from engine.models.sana import SanaConfig, SanaTransformer
+from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
+from engine.quantize import quantize_transformer
+from engine.runner import ModelRunner
+from tests.text_models import gemma_tokenizer
+
+from .real_size import DC_AE_1_1, PROMPT, SIZES
+
+TINY_DC_AE = dict(
+    attention_head_dim=16,
+    decoder_block_out_channels=(16, 16, 32, 32, 64, 64),
+    decoder_layers_per_block=(1,) * 6,
+)
+TINY = dict(
+    num_attention_heads=4,
+    attention_head_dim=16,
+    num_layers=2,
+    num_cross_attention_heads=2,
+    cross_attention_head_dim=32,
+    cross_attention_dim=64,
+    caption_channels=48,
+)
+TINY_GEMMA = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=24)
+SPRINT = dict(guidance_embeds=True, qk_norm="rms_norm_across_heads")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a random model is made from."""
+
+    transformer: dict[str, Any]
+    vae: dict[str, Any]
+    gemma: Gemma2Config
+    sprint: bool
+
+
+def shape_of(name: str) -> Shape:
+    """0.6B, 1.6B, sprint-1.6B or tiny."""
+    tokens = len(tokenizer())
+    if name == "tiny":
+        return Shape(TINY, DC_AE_1_1 | TINY_DC_AE, Gemma2Config(vocab_size=tokens, **TINY_GEMMA), sprint=False)
+    size = SIZES[name.removeprefix("sprint-")]
+    sprint = name.startswith("sprint-")
+    return Shape(size | (SPRINT if sprint else {}), DC_AE_1_1, Gemma2Config(vocab_size=256_000), sprint)
+
+
+def tokenizer() -> Any:
+    return gemma_tokenizer([COMPLEX_HUMAN_INSTRUCTION, PROMPT], vocab_size=2000)
+
+
+@torch.no_grad()
+def randomize(module: nn.Module, seed: int) -> None:
+    """Variance-preserving matrices, vectors around one: activations neither vanish nor overflow."""
+    torch.manual_seed(seed)
+    for weight in module.parameters():
+        if weight.ndim > 1:
+            weight.normal_(0, weight[0].numel() ** -0.5)
+        else:
+            weight.normal_(1, 0.1)
+    module.requires_grad_(False).eval()
+
+
+def make_runner(shape: Shape, device: torch.device, dtype: torch.dtype, quantization: str) -> ModelRunner:
+    """Our engine with random weights."""
+    transformer_config = SanaConfig.from_dict(shape.transformer)
+    decoder_config = DCAEConfig.from_dict(shape.vae)
+    shape.gemma._attn_implementation = "eager"
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            transformer = SanaTransformer(transformer_config)
+            decoder = DCAEDecoder(decoder_config)
+            encoder = Gemma2Model(shape.gemma)
+    finally:
+        torch.set_default_dtype(default)
+    for seed, module in enumerate((transformer, decoder, encoder)):
+        randomize(module, seed)
+    decoder.to(memory_format=torch.channels_last)
+    decoder.freeze()
+    if quantization == "fp8":
+        quantize_transformer(transformer)
+    solver = SolverConfig(scm=shape.sprint)
+    checkpoint = Checkpoint("random", {}, transformer_config, decoder_config, solver, dtype)
+    models = Models(transformer, decoder, encoder, tokenizer(), device, dtype)
+    return ModelRunner(models, checkpoint, prompt_cache_bytes=0)  # every prompt is encoded

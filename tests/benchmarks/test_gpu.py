@@ -1,0 +1,62 @@
+"""The GPU benchmark on a toy model: it runs, counts what torch counts, and claims nothing without a GPU."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu import COLUMNS, Clock, make_requests, measure_diffusers, measure_mixed, measure_ours, step_flops
+from benchmarks.random_models import make_runner, shape_of
+from engine.runner import ModelRunner
+
+from ..deploy.dockerfile import ROOT
+
+CPU = torch.device("cpu")
+
+
+def tiny(quantization: str = "none") -> ModelRunner:
+    return make_runner(shape_of("tiny"), CPU, torch.float32, quantization)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_nothing_is_claimed() -> None:
+    """And the command needs nothing of the server."""
+    program = "import sys; sys.modules['fastapi'] = None; from benchmarks.gpu import main; main()"
+    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (child.returncode, child.stdout) == (1, "")
+    assert child.stderr == "no CUDA device: nothing was measured\n"
+
+
+@pytest.mark.parametrize("quantization", ["none", "fp8"])
+@torch.inference_mode()
+def test_a_line_of_ours(quantization: str) -> None:
+    cells = measure_ours(Clock(CPU, 1), tiny(quantization), px=64, batch=2, steps=20, peak=1e12)
+    assert len(cells) == len(COLUMNS) - 4
+    encode, step, decode, total = map(float, cells[:4])
+    assert min(encode, step, decode) > 0
+    assert total == pytest.approx(encode + 20 * step + decode, abs=1.5)
+
+
+@torch.inference_mode()
+def test_a_line_of_diffusers_and_the_mixed_trace() -> None:
+    runner, clock = tiny(), Clock(CPU, 1)
+    cells = measure_diffusers(clock, runner, shape_of("tiny"), px=64, batch=2, compiled=False)
+    assert len(cells) == len(COLUMNS) - 4
+    assert float(cells[1]) > 0
+    assert float(cells[2]) > 0
+    assert min(measure_mixed(clock, runner, [64, 96])) > 0
+
+
+@torch.inference_mode()
+def test_products_are_counted_as_torch_counts_them() -> None:
+    runner = tiny()
+    requests = make_requests([256, 256], 20, guided=True)
+    runner.encode(requests)
+    runner.denoise(requests)
+    with FlopCounterMode(display=False) as counter:
+        runner.denoise(requests)
+    text = requests[0].state.text.length
+    ours = step_flops(runner.config, tokens=4 * 64, attended=2 * 64, text=text)
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)  # embeddings and the depthwise taps are left out

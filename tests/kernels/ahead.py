@@ -1,0 +1,98 @@
+"""Compiles, without a GPU, exactly what a launcher would launch: its kernels, specialised as at run time."""
+
+import inspect
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+
+SHARED_LIMITS = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+"""Shared memory that one block may use on each compute capability (CUDA programming guide, table 27)."""
+TYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float8_e4m3fn: "fp8e4nv",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.uint8: "u8",
+}
+OPTIONS = ("num_warps", "num_stages")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and the arguments it was launched with."""
+
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.fn.__name__)
+
+    def compile(self, capability: int) -> CompiledKernel:
+        signature: dict[str, str] = {}
+        constants: dict[tuple[int, ...], Any] = {}
+        aligned: dict[tuple[int, ...], Any] = {}
+        for i, parameter in enumerate(self.kernel.params):
+            value = self.arguments[parameter.name]
+            if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+                signature[parameter.name], constants[(i,)] = "constexpr", value
+                continue
+            if isinstance(value, torch.Tensor):
+                signature[parameter.name] = "*" + TYPES[value.dtype]
+            else:
+                signature[parameter.name] = "fp32" if isinstance(value, float) else "i32" if value < 2**31 else "i64"
+            if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
+                aligned[(i,)] = [["tt.divisibility", 16]]
+        source = ASTSource(self.kernel, signature, constants, aligned)
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=self.options)
+
+
+def record(module: ModuleType, call: Callable[[], object]) -> list[Launch]:
+    """What `call` launches of the kernels of `module`; its tensors may be on the meta device."""
+    launches: list[Launch] = []
+
+    class Recorder:
+        def __init__(self, kernel: Any) -> None:
+            self.kernel = kernel
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            assert all(0 < size < 2**31 for size in grid[:1])
+            assert all(0 < size < 2**16 for size in grid[1:])
+
+            def launch(*args: Any, **kwargs: Any) -> None:
+                options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+                bound = inspect.signature(self.kernel.fn).bind(*args, **kwargs)
+                launches.append(Launch(self.kernel, dict(bound.arguments), options))
+
+            return launch
+
+    kernels = {name: value for name, value in vars(module).items() if re.fullmatch(r"_\w+_kernel", name)}
+    assert kernels
+    with pytest.MonkeyPatch.context() as patch:
+        for name, kernel in kernels.items():
+            patch.setattr(module, name, Recorder(kernel))
+        call()
+    return launches
+
+
+def resources(kernel: CompiledKernel, folder: Path) -> dict[str, int]:
+    """Registers, stack and local memory of the machine code; spilled registers lie on the stack."""
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    command = [str(tool), "--dump-resource-usage", str(cubin)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", output)}

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from kernels.upsample_conv import phase_weights, upsample_conv, upsample_conv_reference
+
+from .packs import assert_close, random
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3), (7, 8)], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_equals_the_convolution_of_the_enlarged_picture(
+    size: tuple[int, int], memory_format: torch.memory_format, with_bias: bool
+) -> None:
+    x = random(2, 6, *size).contiguous(memory_format=memory_format)
+    weight, bias = random(5, 6, 3, 3, seed=1), random(5, seed=2) if with_bias else None
+    out = upsample_conv(x, phase_weights(weight), bias)
+    exact = upsample_conv_reference(x.double(), weight.double(), None if bias is None else bias.double())
+    assert_close(out, exact)
+    assert_close(upsample_conv_reference(x, weight, bias), exact)
+
+
+def test_weights_are_summed_in_fp32_and_rounded_once() -> None:
+    weight = random(5, 6, 3, 3).bfloat16()
+    assert torch.equal(phase_weights(weight), phase_weights(weight.double()).bfloat16())
+
+
+def test_half_precision_keeps_its_dtype_and_lies_channels_last() -> None:
+    out = upsample_conv(random(1, 8, 4, 4).bfloat16(), phase_weights(random(8, 8, 3, 3, seed=1).bfloat16()), None)
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=torch.channels_last)
