@@ -11,8 +11,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from kernels.guided_step import solver_step as solver_step
-
 TRAIN_STEPS = 1000
 SCM_MAX_TIME = 1.57080
 SCM_TWO_STEP_TIME = 1.3

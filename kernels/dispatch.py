@@ -5,8 +5,11 @@ import triton
 
 
 def runs_kernels(x: torch.Tensor) -> bool:
-    """The CPU runs the references; every other device, and Triton's interpreter, which tests set up, the kernels."""
-    return x.device.type != "cpu" or bool(triton.knobs.runtime.interpret)
+    """The CPU runs the references; every other device, and Triton's interpreter, which tests set up, the kernels.
+
+    Training runs the references everywhere: the kernels have no backward.
+    """
+    return not x.requires_grad and (x.device.type != "cpu" or bool(triton.knobs.runtime.interpret))
 
 
 def precision(x: torch.Tensor) -> str:

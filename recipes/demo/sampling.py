@@ -2,7 +2,8 @@
 
 import torch
 
-from engine.solver import dpmpp_2m_schedule, solver_step
+from engine.solver import dpmpp_2m_schedule
+from kernels.guided_step import solver_step
 
 from .autoencoder import Autoencoder
 from .diffusion import Generator

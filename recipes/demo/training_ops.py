@@ -14,16 +14,20 @@ from kernels.layout import TokenLayout
 
 
 def use_training_ops() -> None:
-    engine.models.dc_ae_blocks.rms_norm_reference = rms_norm  # type: ignore[attr-defined]
-    engine.models.sana.rms_norm_reference = rms_norm  # type: ignore[attr-defined]
-    engine.models.sana.cross_attention_reference = cross_attention  # type: ignore[attr-defined]
+    engine.models.dc_ae_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
+    engine.models.sana.rms_norm = rms_norm  # type: ignore[attr-defined]
+    engine.models.sana.cross_attention = cross_attention  # type: ignore[attr-defined]
 
 
 def rms_norm(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, eps: float = 1e-5
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+    residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
     out: torch.Tensor = RMSNormFunction.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
-    return out
+    return out if residual is None else out + residual
 
 
 class RMSNormFunction(torch.autograd.Function):

@@ -6,10 +6,12 @@ from random import Random
 import pytest
 import torch
 
+from engine.models import dc_ae_blocks, sana
 from engine.models.sana import SanaTransformer
 from kernels.cross_attention import cross_attention_reference
 from kernels.layout import TokenLayout
 from kernels.rms_norm import rms_norm_reference
+from recipes.demo import training_ops
 from recipes.demo.autoencoder import Autoencoder, reconstruction_loss, training_batch
 from recipes.demo.diffusion import REPEATS, Generator, Stage, flow_loss, shifted_times, train_generator
 from recipes.demo.export import export
@@ -78,6 +80,25 @@ def test_rms_norm_and_its_gradients(biased: bool) -> None:
         results.append((out, *torch.autograd.grad((out * wanted).sum(), leaves)))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_training_ops_take_the_places_of_what_the_models_call(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loss with and without them, and both were really called."""
+    called = []
+    for module, name in ((sana, "rms_norm"), (sana, "cross_attention"), (dc_ae_blocks, "rms_norm")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # so that they come back after the test
+    for name in ("rms_norm", "cross_attention"):
+        op = getattr(training_ops, name)
+        monkeypatch.setattr(training_ops, name, lambda *a, _op=op, **k: (called.append(_op.__name__), _op(*a, **k))[1])
+    torch.manual_seed(0)
+    model, data = generator(work), some_latents(16)
+    losses = []
+    for patch in (lambda: None, training_ops.use_training_ops):
+        patch()
+        torch.manual_seed(1)
+        losses.append(flow_loss(model, data, 16, Random(0))[1].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert set(called) == {"rms_norm", "cross_attention"}
 
 
 def test_cross_attention_of_images_that_share_texts() -> None:
