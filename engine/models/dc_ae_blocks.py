@@ -3,6 +3,8 @@
 Tensors are channels-last in memory, so that norms over channels and 1x1 products read contiguous rows.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,10 +21,10 @@ FFN_BAND_ELEMENTS = 2**26
 """Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); beyond it, bands of rows."""
 
 
-def image_layout(pixels: torch.Tensor) -> TokenLayout:
+@lru_cache(maxsize=16)  # a layout's tables are copied to the device when they are first read: not once per block
+def image_layout(n: int, height: int, width: int, device: torch.device) -> TokenLayout:
     """[N, H, W, C] as packed images without text."""
-    n, height, width, _ = pixels.shape
-    return TokenLayout(((height, width),) * n, ((0, 1),) * n, pixels.device)
+    return TokenLayout(((height, width),) * n, ((0, 1),) * n, device)
 
 
 def activation(name: str) -> nn.Module:
@@ -135,7 +137,7 @@ class MultiScaleLinearAttention(nn.Module):
         n, _, height, width = qkv.shape
         pixels = qkv.movedim(1, -1)
         q, k, v = pixels.reshape(n * height * width, -1, 3, self.head_dim).unbind(2)
-        return linear_attention(q, k, v, image_layout(pixels)).reshape(n, height, width, -1)
+        return linear_attention(q, k, v, image_layout(*pixels.shape[:3], pixels.device)).reshape(n, height, width, -1)
 
 
 class GLUMBConv(nn.Module):
@@ -163,7 +165,7 @@ class GLUMBConv(nn.Module):
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
         hidden = F.silu(self.conv_inverted(x)).movedim(1, -1)  # [N, H, W, 8C]
-        layout = image_layout(hidden)
+        layout = image_layout(*hidden.shape[:3], hidden.device)
         gated = glu_conv(hidden.flatten(0, 2), self.conv_depth.weight, self.conv_depth.bias, layout)
         return self.norm(self.conv_point(gated.view(*hidden.shape[:3], -1).movedim(-1, 1)), residual=x)
 
