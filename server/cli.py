@@ -108,9 +108,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--port", type=int, default=ServerConfig.port, help="TCP port; 0 takes a free one (%(default)s)"
     )
-    command.add_argument(
-        "--max-queue", type=int, default=EngineConfig.max_queue, help="images that may wait (%(default)s)"
-    )
+    devices_help = "like --device; with commas between several, an engine process each (%(default)s)"
+    command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
+    queue_help = "predicted seconds of accepted work beyond which requests are refused (%(default)s)"
+    command.add_argument("--max-queue-seconds", type=float, default=EngineConfig.max_queue_seconds, help=queue_help)
     grace_help = "time for running requests when stopped (%(default)s)"
     command.add_argument("--grace-seconds", type=float, default=ServerConfig.grace_seconds, help=grace_help)
     command.add_argument(
@@ -122,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("prompt", help="what to draw")
     add_model_flags(command)
     add_quantization_flag(command)
+    add_device_flag(command)
     command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
     command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
     command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
@@ -135,6 +137,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("eval", help="mark how well a model follows the prompts of the demo's world")
     command.set_defaults(run=evaluate)
     add_model_flags(command)
+    add_quantization_flag(command)
+    add_device_flag(command)
     command.add_argument("--url", help="ask this running server instead; its key is read from OPENAI_API_KEY")
     command.add_argument("--each", type=positive, default=30, help="prompts of each of the six kinds (%(default)s)")
     command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
@@ -146,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="say what this machine offers")
     command.set_defaults(run=doctor)
     add_model_flags(command)
+    add_device_flag(command)
     return parser
 
 
@@ -160,7 +165,6 @@ def positive(text: str) -> int:
 def add_model_flags(command: argparse.ArgumentParser) -> None:
     model_help = "demo, a folder in diffusers layout, an NVlabs .pth, or a hub id (%(default)s)"
     command.add_argument("--model", default=EngineConfig.model, help=model_help)
-    command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
     command.add_argument("--dtype", choices=DTYPES, default=EngineConfig.dtype, help="of the transformer (%(default)s)")
 
 
@@ -169,6 +173,10 @@ def add_quantization_flag(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--quantization", choices=QUANTIZATIONS, default=EngineConfig.quantization, help=quantization_help
     )
+
+
+def add_device_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class ServerConfig:
         port: TCP port; 0 takes a free one.
         log_level: one of LOG_LEVELS.
         max_body_bytes: larger request bodies are refused with 413.
-        grace_seconds: how long a stopping server lets running requests finish.
+        grace_seconds: how long a stopping server lets accepted requests finish; Kubernetes kills 30 s after SIGTERM.
     """
 
     engine: EngineConfig
@@ -25,4 +25,4 @@ class ServerConfig:
     port: int = 8000
     log_level: str = "info"
     max_body_bytes: int = 1 << 20
-    grace_seconds: float = 5.0
+    grace_seconds: float = 25.0

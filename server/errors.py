@@ -8,6 +8,7 @@ ModelNotFound                   another model than the one served was asked for
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from starlette.responses import Response
 
 from engine import (
     CheckpointError,
+    DeadlineExceeded,
     DeviceError,
     EngineUnavailable,
     GenerationFailed,
@@ -70,7 +72,9 @@ TABLE: dict[type[Exception] | int, Kind] = {
     EngineUnavailable: Kind(503, "server_error", retry_after=5),
     CheckpointError: Kind(503, "server_error", retry_after=60),
     DeviceError: Kind(503, "server_error", retry_after=60),
-    GenerationFailed: Kind(500, "server_error"),
+    GenerationFailed: Kind(500, "server_error", "engine_error"),
+    # 400, not 504 or 408: official clients repeat those at once, and what missed its deadline misses it again
+    DeadlineExceeded: Kind(400, "invalid_request_error", "deadline_exceeded", "timeout"),
     Exception: Kind(500, "server_error"),
 }
 
@@ -80,7 +84,7 @@ def error_response(error: Exception, request: Request) -> Response:
     kind = kind_of(error)
     headers = dict(getattr(error, "headers", None) or {})
     if kind.retry_after is not None:
-        headers["retry-after"] = str(kind.retry_after)
+        headers["retry-after"] = str(math.ceil(getattr(error, "retry_after", kind.retry_after)))
     where = f": {request.method} {request.url.path}" if isinstance(error, HTTPException) else ""
     return Response(error_body(error, where), kind.status, headers, media_type="application/json")
 

@@ -14,6 +14,6 @@ async def health(request: Request) -> dict[str, str]:
     """200 while the engine can draw; 503 while it loads and when it is gone: Docker's HEALTHCHECK reads the status."""
     engine: EngineClient = request.app.state.engine
     model = served_model(engine)
-    if not engine.alive:
-        raise EngineUnavailable("the engine process has ended")
+    if not engine.ready:
+        raise EngineUnavailable("no engine process answers, or the server is stopping")
     return {"status": "ok", "model": model.id}

@@ -14,9 +14,9 @@ SECONDS = 120.0
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Holds ten images at most, so that one request of ten fills it."""
+    """Queues ten seconds of work, so that one long request fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with LiveServer(log, "--model", MODEL, "--max-queue", "10") as server:
+    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10") as server:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()

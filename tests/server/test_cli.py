@@ -25,12 +25,14 @@ def test_defaults_are_those_of_the_config(command: str) -> None:
 
 
 def test_flags_reach_the_config() -> None:
-    flags = "--model m --device cuda:1 --dtype float16 --quantization fp8 --max-queue 3"
+    flags = "--model m --devices cuda:0,cuda:1 --dtype float16 --quantization fp8 --max-queue-seconds 3"
     args = build_parser().parse_args(["serve", *flags.split()])
-    expected = dict(model="m", device="cuda:1", dtype="float16", quantization="fp8", max_queue=3)
-    assert engine_config(args) == replace(EngineConfig(), **expected)
+    asked = dict(model="m", device="cuda:0,cuda:1", dtype="float16", quantization="fp8", max_queue_seconds=3.0)
+    expected = replace(EngineConfig(), **asked)
+    assert engine_config(args) == expected
+    assert expected.devices == ("cuda:0", "cuda:1")
     defaults = settings(args, ServerConfig)
-    assert defaults == {"host": "127.0.0.1", "port": 8000, "log_level": "info", "grace_seconds": 5.0}
+    assert defaults == {"host": "127.0.0.1", "port": 8000, "log_level": "info", "grace_seconds": 25.0}
     assert ServerConfig(EngineConfig(), **defaults) == ServerConfig(EngineConfig())
     flags = "--host h --port 9 --grace-seconds 1.5 --log-level debug"
     given = build_parser().parse_args(["serve", *flags.split()])
