@@ -43,5 +43,5 @@ clean:
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[s3,otel,test]'
 	touch $@
