@@ -13,7 +13,8 @@ from typing import Any
 
 from engine import DTYPES, VERSION, EngineConfig, SanaError
 
-from .config import LOG_LEVELS, ServerConfig
+from .config import ServerConfig
+from .flags import add_serve_flags
 
 log = logging.getLogger("sana.cli")
 STOPPED_BY_USER = 130  # what a shell reports for SIGINT
@@ -70,6 +71,12 @@ def doctor(args: argparse.Namespace) -> int:
     return subprocess.call([sys.executable, "-m", "engine.doctor", *flags])  # a child: it imports torch
 
 
+def bench(args: argparse.Namespace) -> int:
+    from .bench import measure
+
+    return asyncio.run(measure(args))
+
+
 def engine_config(args: argparse.Namespace) -> EngineConfig:
     return EngineConfig(**settings(args, EngineConfig))
 
@@ -87,18 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("serve", help="answer HTTP requests")
     command.set_defaults(run=serve)
     add_model_flags(command)
-    command.add_argument("--host", default=ServerConfig.host, help="address to listen on (%(default)s)")
-    command.add_argument(
-        "--port", type=int, default=ServerConfig.port, help="TCP port; 0 takes a free one (%(default)s)"
-    )
-    command.add_argument(
-        "--max-queue", type=int, default=EngineConfig.max_queue, help="images that may wait (%(default)s)"
-    )
-    grace_help = "time for running requests when stopped (%(default)s)"
-    command.add_argument("--grace-seconds", type=float, default=ServerConfig.grace_seconds, help=grace_help)
-    command.add_argument(
-        "--log-level", choices=LOG_LEVELS, default=ServerConfig.log_level, help="least grave line to show (%(default)s)"
-    )
+    add_serve_flags(command)
 
     command = commands.add_parser("generate", help="draw one prompt into PNG files")
     command.set_defaults(run=generate)
@@ -113,6 +109,17 @@ def build_parser() -> argparse.ArgumentParser:
         "-n", type=int, default=1, help="images; several are numbered: sana-1.png, sana-2.png, ... (%(default)s)"
     )
     command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (%(default)s)")
+
+    command = commands.add_parser("bench", help="measure a running server")
+    command.set_defaults(run=bench)
+    command.add_argument("url", help="of the server, like http://127.0.0.1:8000")
+    command.add_argument("--requests", type=int, default=20, help="to send in all (%(default)s)")
+    command.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
+    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
+    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
+    command.add_argument("--prompt", default="a red circle left of a blue square", help="what to draw (%(default)s)")
+    command.add_argument("--stream", action="store_true", help="ask for three previews, and time the first")
+    command.add_argument("--api-key", default="", help="where the server asks for one")
 
     command = commands.add_parser("doctor", help="say what this machine offers")
     command.set_defaults(run=doctor)

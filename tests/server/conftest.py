@@ -16,7 +16,7 @@ SECONDS = 120.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Holds ten images at most, so that one request of ten fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with LiveServer(log, "--model", MODEL, "--max-queue", "10") as server:
+    with LiveServer(log, "--model", MODEL, "--max-queue", "10", "--model-alias", "dall-e-3=demo") as server:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()
