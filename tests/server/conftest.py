@@ -10,6 +10,7 @@ from .live import LiveServer
 
 MODEL = "demo"
 SECONDS = 120.0
+API_KEY = "sk-test"
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="session")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """As an operator sets one up. A key may have two requests at once."""
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    flags = ["--api-key", API_KEY, "--response-format", "url", "--strict-params", "--log-format", "json"]
+    with LiveServer(log, "--model", MODEL, "--max-concurrent", "2", *flags) as server:
+        yield server
+    assert server.status == 0
 
 
 @pytest.fixture(scope="session")
