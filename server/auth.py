@@ -110,5 +110,5 @@ async def limit(request: Request) -> AsyncGenerator[None]:
 
 def client_address(connection: HTTPConnection) -> str:
     """The peer, or what a trusted proxy says it is; of IPv6 the /64, which is one customer."""
-    host = connection.client.host if connection.client else ""
+    host = connection.client.host[:64] if connection.client else ""
     return ":".join(host.split(":")[:4]) if ":" in host else host

@@ -1,4 +1,4 @@
-"""/health through the life of an engine, in this process: before, during, and after it was killed."""
+"""/health, /ready and /metrics, and what is answered before an engine is there."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ def check_unavailable(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/images/generations")]
+    ("method", "path"), [("GET", "/ready"), ("GET", "/v1/models"), ("POST", "/v1/images/generations")]
 )
 def test_503_while_the_model_loads(method: str, path: str) -> None:
     async def check() -> None:
@@ -56,6 +56,15 @@ def test_503_when_the_engine_was_killed() -> None:
     asyncio.run(check())
 
 
-def test_health_names_the_model(http: httpx.Client) -> None:
+def test_health_is_alive_and_ready_names_the_model(http: httpx.Client) -> None:
     model = http.get("/v1/models").json()["data"][0]["id"]
-    assert http.get("/health").json() == {"status": "ok", "model": model}
+    assert http.get("/health").json() == {"status": "ok"}
+    assert http.get("/ready").json() == {"status": "ready", "model": model}
+
+
+def test_health_lives_while_the_model_loads() -> None:
+    async def check() -> None:
+        async with asgi_client(create_app(ServerConfig(EngineConfig()))) as client:
+            assert (await client.get("/health")).status_code == 200
+
+    asyncio.run(check())

@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from server.playground import TYPES
 
 from .live import LiveServer
-from .test_load import wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
@@ -116,7 +115,7 @@ def test_errors_are_told_in_the_servers_words(page: Page) -> None:
 
 @needs_chromium
 def test_what_is_copied_draws_the_same_picture(page: Page, server: LiveServer, http: httpx.Client) -> None:
-    page.locator("#prompt").fill("it's a \"red\" circle")
+    page.locator("#prompt").fill('it\'s a "red" circle')
     page.locator("#steps").fill("1")
     page.locator("#generate").click()
     expect(page.locator("#gallery img")).to_have_count(1)
