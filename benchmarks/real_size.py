@@ -90,7 +90,7 @@ def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
 
     from engine import EngineConfig, GenerationParams
     from engine.checkpoint import open_checkpoint
-    from engine.images import encode_png
+    from engine.images import encode_image
     from engine.loader import load_models
     from engine.request import Request
     from engine.runner import ModelRunner
@@ -103,14 +103,14 @@ def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
     watch.lap("prepare")
     for picture in range(pictures):  # each has a prompt of its own: none is found in the cache
         params = GenerationParams(f"{PROMPT} {picture}", px, px, steps, GUIDANCE, 0, negative_prompt=NEGATIVE)
-        request = Request("0", 0, params, tokens=(px // 32) ** 2, forwards=2)
+        request = Request("0", 0, params, guided=True, tokens=2 * (px // 32) ** 2)
         runner.encode((request,))
         watch.lap("encode")
         for _ in range(steps):
             runner.denoise((request,))
             request.step += 1
         watch.lap("step", steps)
-        encode_png(runner.decode(request), params, request.seed, checkpoint.id)
+        encode_image(runner.decode(request)(), params, request.seed, checkpoint.id)
         watch.lap("decode")
     return watch.times
 

@@ -14,6 +14,7 @@ from .errors import (
     SanaError,
 )
 from .params import check_params
+from .stats import EngineStats, StepReport
 from .types import (
     Event,
     Failed,
@@ -37,6 +38,7 @@ __all__ = [
     "DeviceError",
     "EngineClient",
     "EngineConfig",
+    "EngineStats",
     "EngineUnavailable",
     "Event",
     "Failed",
@@ -53,6 +55,7 @@ __all__ = [
     "RequestCancelled",
     "SanaError",
     "Started",
+    "StepReport",
     "Timings",
     "check_params",
 ]

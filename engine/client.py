@@ -1,155 +1,222 @@
-"""The engine seen from the HTTP process: starts the engine process, sends requests, hands out events. Free of torch."""
+"""The engine seen from the HTTP process: admits requests, spreads them over the engine processes, hands out events.
+
+Free of torch. A request that was accepted is drawn, whatever happens to the process that draws it.
+"""
 
 import asyncio
 import contextlib
-import multiprocessing
-import signal
-import threading
+import time
 import uuid
-from collections.abc import AsyncGenerator
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 
 from .config import EngineConfig
-from .errors import EngineUnavailable, InvalidParams, QueueFull
-from .messages import Cancel, Ready, StartFailed, Stop, Submit
-from .params import check_params
-from .types import Event, Failed, Finished, GenerationParams, ModelInfo
-from .worker import run_worker
+from .costs import image_tokens, request_seconds
+from .errors import DeadlineExceeded, EngineUnavailable, InvalidParams, QueueFull, RequestCancelled, SanaError
+from .params import check_fits, check_params
+from .replica import Replica
+from .stats import EngineStats, StepReport
+from .ticket import Ticket
+from .types import Event, Failed, GenerationParams, ModelInfo
 
-STOP_SECONDS = 10.0
+REASONS: dict[type[SanaError], str] = {
+    QueueFull: "queue_full",
+    DeadlineExceeded: "deadline",
+    InvalidParams: "invalid",
+    EngineUnavailable: "unavailable",
+}
 
 
 class EngineClient:
-    """One engine process. Use `start`, then `generate` from any number of tasks of the same event loop, then `stop`."""
+    """Use `start`, then `generate` from any number of tasks of the same event loop, then `stop`.
 
-    def __init__(self, config: EngineConfig) -> None:
+    Args:
+        on_step: called on the event loop after every step of every engine process.
+        in_process: the engine runs in threads of this process, for scripts and tests: nothing to start or to kill.
+    """
+
+    def __init__(
+        self, config: EngineConfig, on_step: Callable[[StepReport], None] | None = None, in_process: bool = False
+    ) -> None:
         self.config = config
         self.model: ModelInfo | None = None
-        self._outstanding: dict[str, tuple[int, asyncio.Queue[Event]]] = {}
-        self._process: SpawnProcess | None = None
-        self._pipe: Connection | None = None
-        self._started: asyncio.Future[ModelInfo] | None = None
+        self.draining = False
+        self._on_step = on_step or (lambda report: None)
+        self._in_process = in_process
+        self._replicas: list[Replica] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tickets: dict[str, Ticket] = {}
+        self._idle = asyncio.Event()
+        self._rejected: Counter[str] = Counter()
+        self._cancelled = 0
 
     async def start(self) -> ModelInfo:
-        """Loads the model in a new process. Raises CheckpointError, DeviceError or EngineUnavailable."""
-        loop = asyncio.get_running_loop()
-        self._started = loop.create_future()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=run_worker, args=(self.config, theirs), name="sana-engine", daemon=True)
-        # Ctrl-C reaches the whole process group and is the parent's to handle: the child inherits this mask from birth
-        resource_tracker.ensure_running()  # it would be started on the way, and lifts the mask
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """Loads the model on every device. Raises CheckpointError, DeviceError or EngineUnavailable."""
+        self._replicas = [
+            Replica(self.config, index, self._on_step, self._reroute, self._in_process)
+            for index in range(len(self.config.devices))
+        ]
+        self._tasks = [asyncio.create_task(replica.run()) for replica in self._replicas]
         try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
-        threading.Thread(target=self._read, args=(self._pipe, loop), name="engine-events", daemon=True).start()
-        try:
-            self.model = await self._started
+            first, *_ = await asyncio.gather(*(replica.started for replica in self._replicas))
         except BaseException:
             await self.stop()
             raise
+        self.model = first.model
         return self.model
 
     @property
-    def alive(self) -> bool:
-        """The model is loaded and its process lives."""
-        return self.model is not None and self._process is not None and self._process.is_alive()
+    def ready(self) -> bool:
+        """At least one engine process is warm and answers, and new work is taken."""
+        return self.model is not None and not self.draining and any(replica.ready for replica in self._replicas)
 
     @property
-    def pid(self) -> int | None:
-        """Of the engine process."""
-        return self._process.pid if self._process else None
+    def pids(self) -> tuple[int, ...]:
+        """Of the engine processes, in the order of the devices."""
+        return tuple(replica.process.pid for replica in self._replicas if replica.process is not None)
 
     @property
     def queued_images(self) -> int:
         """Images accepted and not yet handed out."""
-        return sum(images for images, _ in self._outstanding.values())
+        return sum(len(ticket.missing) for ticket in self._tickets.values())
 
     async def generate(self, params: GenerationParams, request_id: str | None = None) -> AsyncGenerator[Event]:
         """Events of one request, ending after its last Finished. Closing the generator cancels the request.
 
-        Raises InvalidParams, QueueFull, EngineUnavailable, or the error of a Failed event.
+        Raises InvalidParams, QueueFull, DeadlineExceeded, EngineUnavailable, or the error of a Failed event.
         """
-        if self.model is None or self._pipe is None or not self.alive:
-            raise EngineUnavailable("the engine is not running; try again in a few seconds")
-        check_params(params, self.model)
-        if params.n > self.config.max_queue:
-            message = f"n is {params.n}, more than the {self.config.max_queue} images this server queues"
-            raise InvalidParams(message, "n", "integer_above_max_value")
-        if self.queued_images + params.n > self.config.max_queue:
-            waiting = f"{self.queued_images} of at most {self.config.max_queue} images are waiting"
-            raise QueueFull(f"{waiting}; try again later")
-        request_id = request_id or uuid.uuid4().hex
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        self._outstanding[request_id] = (params.n, events)
-        finished = 0
         try:
-            self._send(Submit(request_id, params))
-            while finished < params.n:
-                event = await events.get()
+            ticket, replica = self._admit(params, request_id or uuid.uuid4().hex)
+        except SanaError as error:
+            self._rejected[REASONS[type(error)]] += 1
+            raise
+        self._tickets[ticket.request_id] = ticket
+        timer = self._watch_deadline(ticket)
+        try:
+            replica.add(ticket)
+            while not (ticket.done and ticket.events.empty()):
+                event = await ticket.events.get()
                 if isinstance(event, Failed):
-                    finished = params.n
                     raise event.error
-                finished += isinstance(event, Finished)
                 yield event
         finally:
-            del self._outstanding[request_id]
-            if finished < params.n and self.alive:
-                with contextlib.suppress(EngineUnavailable):  # it has ended: nothing is left to cancel
-                    self._send(Cancel(request_id))
+            if timer is not None:
+                timer.cancel()
+            self._cancelled += not ticket.done
+            self._forget(ticket)
+
+    def abort(self, request_id: str) -> bool:
+        """Ends a request, queued or running, within one step: its generator raises RequestCancelled. False: unknown."""
+        ticket = self._tickets.get(request_id)
+        if ticket is None or ticket.done:
+            return False
+        self._cancelled += 1
+        self._end(ticket, RequestCancelled(f"request {request_id} was cancelled"))
+        return True
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes no new work and lets the accepted finish; what is left then ends with EngineUnavailable."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            if self._tickets:
+                self._idle.clear()
+                await asyncio.wait_for(self._idle.wait(), grace_seconds)
+        self._end_all()
 
     async def stop(self) -> None:
-        """Ends the process; what it was doing fails with EngineUnavailable."""
-        process, loaded = self._process, self.model is not None
-        self._process = self.model = None
-        if process is None:
-            return
-        self._fail_outstanding(Failed("", EngineUnavailable("the server is stopping")))
-        if loaded:  # while it loads it reads no messages
-            with contextlib.suppress(EngineUnavailable):
-                self._send(Stop())
-            await asyncio.to_thread(process.join, STOP_SECONDS)
-        if process.is_alive():
-            process.kill()
-            await asyncio.to_thread(process.join)
+        """Ends the processes; what they were doing fails with EngineUnavailable."""
+        self.draining = True
+        self._end_all()
+        self.model = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _send(self, message: Submit | Cancel | Stop) -> None:
-        assert self._pipe is not None
-        try:
-            self._pipe.send(message)
-        except OSError as error:
-            raise EngineUnavailable("the engine process has ended") from error
+    def stats(self) -> EngineStats:
+        """A snapshot."""
+        steps = [replica.last_step for replica in self._replicas]
+        running = [len(ticket.missing) for ticket in self._tickets.values() if ticket.started]
+        return EngineStats(
+            queue_seconds=min((replica.seconds_left for replica in self._replicas), default=0.0),
+            queued_images=self.queued_images - sum(running),
+            running_images=sum(running),
+            rejected=dict(self._rejected),
+            cancelled=self._cancelled,
+            retries=sum(replica.retries for replica in self._replicas),
+            restarts=sum(replica.restarts for replica in self._replicas),
+            wasted_seconds=sum(replica.wasted_seconds for replica in self._replicas),
+            prompt_cache_hits=sum(step.prompt_cache_hits for step in steps if step is not None),
+            prompt_cache_misses=sum(step.prompt_cache_misses for step in steps if step is not None),
+            memory_bytes=tuple(step.memory_bytes if step is not None else 0 for step in steps),
+        )
 
-    def _read(self, pipe: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Thread: carries what the process says into the event loop until either ends."""
-        try:
-            while True:
-                message = pipe.recv()
-                loop.call_soon_threadsafe(self._receive, message)
-        except (EOFError, OSError):
-            message = StartFailed(EngineUnavailable("the engine process ended without a word; see its log"))
-        except RuntimeError:  # the event loop is closed: nobody is left to tell
-            return
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._receive, message)
+    def _admit(self, params: GenerationParams, request_id: str) -> tuple[Ticket, Replica]:
+        """The ticket, and the replica with the least work. Raises for what is refused."""
+        if self.draining:
+            raise EngineUnavailable("the server is stopping")
+        replica = self._choose()
+        loaded = replica.started.result()
+        check_params(params, loaded.model)
+        check_fits(params, loaded.model, loaded.memory)
+        if request_id in self._tickets:
+            raise InvalidParams(f"request {request_id} is being drawn already; choose another id")
+        seconds = request_seconds(params, loaded.model, replica.costs or loaded.costs)
+        queued = replica.seconds_left
+        if queued and queued + seconds > self.config.max_queue_seconds:
+            message = (
+                f"{queued:.1f} s of work are waiting and this request adds {seconds:.1f} s; "
+                f"this server queues {self.config.max_queue_seconds:g} s"
+            )
+            raise QueueFull(message, retry_after=min(queued, queued + seconds - self.config.max_queue_seconds))
+        now, tokens = time.monotonic(), image_tokens(params, loaded.model)
+        deadline = None if params.timeout is None else now + params.timeout
+        ticket = Ticket(request_id, params, seconds, tokens, now, deadline)
+        if params.timeout is not None and replica.seconds_until_done(ticket) > params.timeout:
+            message = f"this request would take {replica.seconds_until_done(ticket):.1f} s from now"
+            raise DeadlineExceeded(f"{message}; its timeout is {params.timeout:g} s")
+        return ticket, replica
 
-    def _receive(self, message: Event | Ready | StartFailed) -> None:
-        assert self._started is not None
-        if isinstance(message, Ready):
-            if not self._started.done():  # the caller may have given up waiting
-                self._started.set_result(message.model)
-        elif isinstance(message, StartFailed):
-            if not self._started.done():
-                self._started.set_exception(message.error)
-            self._fail_outstanding(Failed("", EngineUnavailable("the engine process ended while it drew this picture")))
-        elif message.request_id in self._outstanding:
-            self._outstanding[message.request_id][1].put_nowait(message)
+    def _choose(self) -> Replica:
+        usable = [replica for replica in self._replicas if replica.usable]
+        if self.model is None or not usable:
+            raise EngineUnavailable("the engine is not running; try again in a few seconds")
+        return min(usable, key=lambda replica: (not replica.ready, replica.seconds_left))
 
-    def _fail_outstanding(self, failure: Failed) -> None:
-        for _, events in self._outstanding.values():
-            events.put_nowait(failure)
+    def _reroute(self, ticket: Ticket) -> None:
+        """A replica lost its process: what waited there moves to one that has its own."""
+        source = next(replica for replica in self._replicas if ticket.request_id in replica.tickets)
+        target = self._choose()
+        if target is not source:
+            source.remove(ticket)
+            target.add(ticket)
+
+    def _watch_deadline(self, ticket: Ticket) -> asyncio.TimerHandle | None:
+        if ticket.deadline is None:
+            return None
+        error = DeadlineExceeded(f"the request was not done within its timeout of {ticket.params.timeout:g} s")
+        return asyncio.get_running_loop().call_at(ticket.deadline, self._expire, ticket, error)
+
+    def _expire(self, ticket: Ticket, error: DeadlineExceeded) -> None:
+        if not ticket.done:
+            self._cancelled += 1
+            self._end(ticket, error)
+
+    def _end_all(self) -> None:
+        for ticket in list(self._tickets.values()):
+            self._end(ticket, EngineUnavailable("the server is stopping"))
+
+    def _end(self, ticket: Ticket, error: SanaError) -> None:
+        """One error for the caller, nothing more for the device."""
+        ticket.receive(Failed(ticket.request_id, error))
+        self._leave(ticket)
+
+    def _forget(self, ticket: Ticket) -> None:
+        self._leave(ticket)
+        self._tickets.pop(ticket.request_id, None)
+        if not self._tickets:
+            self._idle.set()
+
+    def _leave(self, ticket: Ticket) -> None:
+        for replica in self._replicas:
+            if replica.tickets.get(ticket.request_id) is ticket:
+                replica.remove(ticket)

@@ -7,14 +7,18 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Settings of one engine process.
+    """Settings of the engine, the same for each of its processes but for the device.
 
     Args:
         model: `demo`, a folder in diffusers layout, an NVlabs `.pth`, or a hub id.
-        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`; with commas between several, an engine process for each.
         dtype: of the transformer, one of DTYPES; the text encoder and decoder follow it where they can.
         max_batch_tokens: image tokens in one forward of the transformer; one image always fits.
-        max_queue: images waiting before new requests are refused.
+        max_step_seconds: how long a step of several images may take by the cost model.
+        exact: one request per forward: its image is the same to the last bit, whoever else is served.
+        max_queue_seconds: predicted seconds of accepted work beyond which new requests are refused.
+        hang_seconds: silence of a working engine process after which it is replaced, beside ten times what its
+            longest step should take.
         prompt_cache_bytes: bound of the prompt cache.
         log_level: of the engine process: debug, info, warning, error or critical.
     """
@@ -23,6 +27,14 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     max_batch_tokens: int = 16384
-    max_queue: int = 256
+    max_step_seconds: float = 0.1
+    exact: bool = False
+    max_queue_seconds: float = 60.0
+    hang_seconds: float = 30.0
     prompt_cache_bytes: int = 1 << 30
     log_level: str = "info"
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """One per engine process."""
+        return tuple(name.strip() for name in self.device.split(","))

@@ -2,63 +2,79 @@
 
 import importlib.util
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution
 
+import numpy as np
 import torch
 
 from .checkpoint import Checkpoint, open_checkpoint
 from .config import EngineConfig
+from .costs import image_tokens, is_guided
 from .errors import EngineUnavailable, GenerationFailed, SanaError
-from .images import encode_png
+from .faults import explain, is_fatal, is_out_of_memory
+from .images import encode_image
 from .loader import DTYPES, choose_device, choose_dtype, load_models
+from .memory import memory_model
+from .messages import Submit
 from .params import check_params
 from .request import Batch, Phase, Request
 from .runner import ModelRunner
 from .scheduler import Scheduler
-from .types import Event, Failed, Finished, GenerationParams, ModelInfo, Progress, Started
+from .stats import StepReport
+from .types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
+from .warmup import measure_costs
 
 log = logging.getLogger(__name__)
 
 ENCODER_THREADS = 2
+MAX_PICTURES = 8
+"""Pictures decoded and not yet compressed; a faster device waits for the encoder threads."""
 MAX_SIDE = 4096
 
 
 class EngineCore:
-    """Submit requests, call `step` while `busy`, receive events through `emit`.
+    """Submit requests, call `step` while `busy`, receive events and step reports through `emit`.
 
     Args:
         emit: called from the thread that steps and from the encoder threads.
+        index: which of the configured devices this is.
     """
 
-    def __init__(self, config: EngineConfig, emit: Callable[[Event], None]) -> None:
+    def __init__(self, config: EngineConfig, emit: Callable[[Event | StepReport], None], index: int = 0) -> None:
         refuse_foreign_kernels()
-        device = choose_device(config.device)
+        device = choose_device(config.devices[index])
         checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
         dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
         started = time.monotonic()
         self.runner = ModelRunner(load_models(checkpoint, device, dtype), checkpoint, config.prompt_cache_bytes)
         self.model = describe(checkpoint, device, dtype)
-        log.info("loaded %s on %s in %s, %.1f s", self.model.id, device, dtype, time.monotonic() - started)
-        self.scheduler = Scheduler(config.max_batch_tokens)
+        self.memory = memory_model(checkpoint, device, dtype)
+        costs = measure_costs(self.runner, self.model)
+        log.info("%s is warm on %s in %s after %.1f s", self.model.id, device, dtype, time.monotonic() - started)
+        self.scheduler = Scheduler(costs, config.max_batch_tokens, config.max_step_seconds, config.exact)
+        self._index = index
         self._emit = emit
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
+        self._places = threading.BoundedSemaphore(MAX_PICTURES)
+        self._costs_lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
         """There is a step to take. Images may still be in the encoder threads when there is none."""
         return self.scheduler.busy
 
-    def submit(self, request_id: str, params: GenerationParams) -> None:
+    def submit(self, order: Submit) -> None:
         """Queues the images of a request. Raises InvalidParams."""
+        params = order.params
         check_params(params, self.model)
-        grid = self.model.size_multiple
-        guided = self.runner.uses_guidance_branch and params.guidance_scale > 1
-        for index in range(params.n):
-            tokens = (params.width // grid) * (params.height // grid)
-            self.scheduler.add(Request(request_id, index, params, tokens, forwards=2 if guided else 1))
+        guided, tokens = is_guided(params, self.model), image_tokens(params, self.model)
+        for index in range(params.n) if order.images is None else order.images:
+            request = Request(order.request_id, index, params, guided, tokens, order.arrived, order.deadline)
+            self.scheduler.add(request)
 
     def cancel(self, request_id: str) -> None:
         """Forgets a request, queued or running; nothing more is said of it."""
@@ -66,68 +82,129 @@ class EngineCore:
 
     def step(self) -> None:
         """Advances the engine by one batch."""
-        batch = self.scheduler.schedule()
-        try:
-            self.run(batch)
-        except Exception as error:
-            self.fail(batch, error)
+        self.advance(self.scheduler.schedule())
 
     def close(self) -> None:
         """Waits for images being encoded."""
         self._encoders.shutdown()
 
+    def advance(self, batch: Batch) -> None:
+        started = time.monotonic()
+        try:
+            self.run(batch)
+        except Exception as error:
+            self.recover(batch, error)
+        else:
+            self.update(batch, started)
+
     def run(self, batch: Batch) -> None:
         if batch.phase is Phase.ENCODE:
-            self.encode(batch)
+            self.begin(batch)
+            self.runner.encode(batch.requests)
+            self.runner.synchronize()
         elif batch.phase is Phase.DENOISE:
-            self.denoise(batch)
+            self.runner.denoise(batch.requests)
+            self.runner.synchronize()
         else:
             self.decode(batch.requests[0])
 
-    def encode(self, batch: Batch) -> None:
+    def update(self, batch: Batch, started: float) -> None:
+        """What a batch has changed, told."""
         now = time.monotonic()
         for request in batch.requests:
-            request.started = now
-            if request.image_index == 0:
-                self._emit(Started(request.request_id))
-        self.runner.encode(batch.requests)
-        self.runner.synchronize()
-        for request in batch.requests:
-            request.encoded = time.monotonic()
+            if batch.phase is Phase.ENCODE:
+                request.encoded = request.denoised = now
+            elif batch.phase is Phase.DENOISE:
+                request.step += 1
+                request.denoised = now
+                steps = request.params.num_inference_steps
+                self._emit(Progress(request.request_id, request.image_index, request.step, steps))
+        if batch.phase is not Phase.DECODE:  # its seconds are known when the decoder's stream is done
+            self.report(batch, now - started)
 
-    def denoise(self, batch: Batch) -> None:
-        self.runner.denoise(batch.requests)
+    def begin(self, batch: Batch) -> None:
+        now = time.monotonic()
         for request in batch.requests:
-            request.step += 1
-            steps = request.params.num_inference_steps
-            self._emit(Progress(request.request_id, request.image_index, request.step, steps))
+            if not request.started:
+                request.started = now
+                self._emit(Started(request.request_id))
 
     def decode(self, request: Request) -> None:
-        self.runner.synchronize()
-        request.denoised = time.monotonic()
+        """A finished image leaves the pack; a preview is drawn of one that stays."""
+        started, preview = time.monotonic(), None if request.denoise_done else request.previews
         pixels = self.runner.decode(request)
-        timings = request.timings(decoded=time.monotonic())
-        self.scheduler.finish(request)
+        if preview is None:
+            self.scheduler.finish(request)
+        else:
+            request.previews += 1
+        self._places.acquire()
+        self._encoders.submit(self.hand_out, request, preview, pixels, started)
 
-        def encode_image() -> None:
-            try:
-                image = encode_png(pixels, request.params, request.seed, self.model.id)
-                self._emit(Finished(request.request_id, request.image_index, request.seed, image, timings))
-            except Exception as error:
-                log.exception("image of request %s was not encoded", request.request_id)
-                self._emit(Failed(request.request_id, GenerationFailed(f"the image was not encoded: {error}")))
+    def hand_out(self, request: Request, preview: int | None, pixels: Callable[[], np.ndarray], started: float) -> None:
+        """Encoder thread: waits for the pixels, compresses them and sends the file."""
+        try:
+            picture = pixels()
+            decoded = time.monotonic()
+            self.report(Batch(Phase.DECODE, (request,)), decoded - started)
+            image = encode_image(picture, request.params, request.seed, self.model.id)
+            event: Event
+            if preview is None:
+                timings = request.timings(decoded)
+                event = Finished(request.request_id, request.image_index, request.seed, image, timings)
+            else:
+                event = Preview(request.request_id, request.image_index, preview, image)
+        except Exception as error:
+            log.error("image %d of request %s failed", request.image_index, request.request_id, exc_info=error)
+            event = Failed(request.request_id, told(error))
+        finally:
+            self._places.release()
+        self._emit(event)
 
-        self._encoders.submit(encode_image)
+    def report(self, batch: Batch, seconds: float) -> None:
+        denoise, decode = batch.phase is Phase.DENOISE, batch.phase is Phase.DECODE
+        report = StepReport(
+            worker=self._index,
+            phase=batch.phase.value,
+            seconds=seconds,
+            tokens=batch.tokens if denoise else 0,
+            token_budget=self.scheduler.token_budget,
+            pixels=batch.requests[0].pixels if decode else 0,
+            images=len(batch.requests),
+            requests=len({request.request_id for request in batch.requests}),
+            prompt_cache_hits=self.runner.cache.hits,
+            prompt_cache_misses=self.runner.cache.misses,
+            memory_bytes=self.runner.memory_bytes,
+        )
+        with self._costs_lock:
+            self.scheduler.costs = self.scheduler.costs.corrected(report)
+        self._emit(report)
 
-    def fail(self, batch: Batch, error: Exception) -> None:
-        """A batch that raised: its requests fail, the engine lives."""
-        request_ids = {request.request_id for request in batch.requests}
-        log.error("%s of requests %s failed", batch.phase.value, ", ".join(request_ids), exc_info=error)
-        if not isinstance(error, SanaError):
-            error = GenerationFailed(explain(error))
-        for request_id in request_ids:
-            self.scheduler.remove(request_id)
-            self._emit(Failed(request_id, error))
+    def recover(self, batch: Batch, error: Exception) -> None:
+        """A batch that raised: alone, each of its images shows whether it is at fault; the one that is fails.
+
+        A device that is lost takes the process with it: the client starts another and asks again.
+        """
+        if is_fatal(error):
+            raise error
+        requests = batch.requests
+        if len(requests) > 1:
+            log.warning("%s of %d images failed, trying one by one: %s", batch.phase.value, len(requests), error)
+            if is_out_of_memory(error) and batch.phase is Phase.DENOISE:
+                self.scheduler.shrink(batch.tokens)
+            for request in requests:
+                if request in self.scheduler.running:
+                    self.advance(Batch(batch.phase, (request,)))
+        elif is_out_of_memory(error) and batch.phase is Phase.DECODE and self.runner.shrink_bands():
+            self.advance(batch)
+        else:
+            log.error("%s of request %s failed", batch.phase.value, requests[0].request_id, exc_info=error)
+            self.scheduler.remove(requests[0].request_id)
+            self._emit(Failed(requests[0].request_id, told(error)))
+
+
+def told(error: Exception) -> SanaError:
+    """The error that the user sees."""
+    return error if isinstance(error, SanaError) else GenerationFailed(explain(error))
 
 
 def describe(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ModelInfo:
@@ -142,14 +219,8 @@ def describe(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -
         created=int(checkpoint.parts["vae"].stat().st_mtime),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
+        guidance_branch=not checkpoint.transformer.guidance_embeds,
     )
-
-
-def explain(error: Exception) -> str:
-    """One line for the user; the log has the rest."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return "the device ran out of memory for this picture; ask for a smaller size or fewer images"
-    return f"the engine failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def refuse_foreign_kernels() -> None:

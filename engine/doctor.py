@@ -1,7 +1,6 @@
 """`sana doctor`: what this machine offers and which released models fit it. Run as `python -m engine.doctor`."""
 
 import argparse
-import os
 import platform
 import shutil
 import sys
@@ -15,6 +14,7 @@ from .config import EngineConfig
 from .core import refuse_foreign_kernels
 from .errors import SanaError
 from .loader import DTYPES, choose_device, choose_dtype
+from .memory import free_memory
 from .version import VERSION
 
 GIB = 2**30
@@ -29,19 +29,6 @@ SHARED_PARAMETERS = 2.61e9 + 0.16e9
 """Gemma-2-2B and the DC-AE decoder, the same for all released models."""
 WORKING_BYTES = 3 * GIB
 """Activations and a band of the decoder at 1024 px, with room to spare."""
-
-
-def free_memory(device: torch.device) -> tuple[int, int]:
-    """(free, total) bytes of the device; of the machine for the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * page
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024, total
-    return total, total
 
 
 def needed(name: str, dtype: torch.dtype) -> int:

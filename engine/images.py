@@ -1,6 +1,7 @@
-"""From decoder output to a PNG that says how it was made."""
+"""From decoder output to a file that says how it was made."""
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,21 +19,27 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     return ((pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float() * 255).round().to(torch.uint8)
 
 
-def encode_png(pixels: np.ndarray, params: GenerationParams, seed: int, model: str) -> bytes:
-    """uint8 [H, W, 3] to a PNG whose text chunks hold the parameters."""
-    text = {
-        "prompt": params.prompt,
-        "negative_prompt": params.negative_prompt,
-        "seed": str(seed),
-        "num_inference_steps": str(params.num_inference_steps),
-        "guidance_scale": f"{params.guidance_scale:g}",
-        "size": f"{params.width}x{params.height}",
-        "model": model,
-        "software": f"sana-serve {VERSION}",
-    }
+def encode_image(pixels: np.ndarray, params: GenerationParams, seed: int, model: str) -> bytes:
+    """uint8 [H, W, 3] to a PNG, JPEG or WebP; text chunks of a PNG hold seed and model, and all that was asked."""
+    options: dict[str, Any] = {"quality": params.output_compression}
+    if params.output_format == "png":
+        options = {"pnginfo": describe(params, seed, model), "compress_level": PNG_LEVEL}
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, params.output_format, **options)
+    return out.getvalue()
+
+
+def describe(params: GenerationParams, seed: int, model: str) -> PngImagePlugin.PngInfo:
+    text = {"seed": str(seed), "model": model, "software": f"sana-serve {VERSION}"}
+    if params.embed_params:
+        text |= {
+            "prompt": params.prompt,
+            "negative_prompt": params.negative_prompt,
+            "num_inference_steps": str(params.num_inference_steps),
+            "guidance_scale": f"{params.guidance_scale:g}",
+            "size": f"{params.width}x{params.height}",
+        }
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
         info.add_itxt(key, value)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", pnginfo=info, compress_level=PNG_LEVEL)
-    return out.getvalue()
+    return info

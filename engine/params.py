@@ -2,11 +2,13 @@
 
 import math
 
+from .costs import MemoryModel, image_tokens
 from .errors import InvalidParams
-from .types import MAX_IMAGES, MAX_SEED, MAX_STEPS, GenerationParams, ModelInfo
+from .types import MAX_IMAGES, MAX_PARTIAL_IMAGES, MAX_SEED, MAX_STEPS, GenerationParams, ModelInfo
 
 MAX_PROMPT_CHARS = 32000
 MAX_GUIDANCE = 50.0
+GIB = 2**30
 
 
 def check_params(params: GenerationParams, model: ModelInfo) -> None:
@@ -22,6 +24,21 @@ def check_params(params: GenerationParams, model: ModelInfo) -> None:
     guidance = params.guidance_scale
     if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE:
         raise InvalidParams(f"guidance_scale is {guidance}; it must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")
+    check_range(params.partial_images, 0, MAX_PARTIAL_IMAGES, "partial_images")
+    check_range(params.output_compression, 0, 100, "output_compression")
+    if params.timeout is not None and not params.timeout > 0:
+        raise InvalidParams(f"timeout is {params.timeout}; give seconds above 0", "timeout")
+
+
+def check_fits(params: GenerationParams, model: ModelInfo, memory: MemoryModel) -> None:
+    """Raises InvalidParams for a picture that the device's memory could never hold, even alone."""
+    needed = memory.image_bytes(image_tokens(params, model), params.width, params.height)
+    if needed > memory.capacity:
+        raise InvalidParams(
+            f"a picture of {params.width}x{params.height} needs {needed / GIB:.1f} GiB of memory; {model.device} has "
+            f"{memory.capacity / GIB:.1f} GiB to spare: ask for a smaller size",
+            "size",
+        )
 
 
 def check_prompt(text: str, param: str) -> None:

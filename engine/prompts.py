@@ -105,6 +105,7 @@ class PromptCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.nbytes = 0
+        self.hits = self.misses = 0
         self._entries: OrderedDict[tuple[str, bool], PackedText] = OrderedDict()
 
     def get(self, prompt: str, negative: bool, compute: Callable[[], PackedText]) -> PackedText:
@@ -112,7 +113,9 @@ class PromptCache:
         key = (clean(prompt), negative)
         if key in self._entries:
             self._entries.move_to_end(key)
+            self.hits += 1
             return self._entries[key]
+        self.misses += 1
         entry = compute()
         self._entries[key] = entry
         self.nbytes += entry.nbytes

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .types import GenerationParams, Timings
@@ -24,19 +25,25 @@ class Request:
     """Image `image_index` of a submitted request.
 
     Args:
-        tokens: latent pixels of the image.
-        forwards: images it adds to a forward: 2 under classifier-free guidance.
+        guided: by a second, unconditional branch of the forward.
+        tokens: rows it adds to a forward, both branches counted.
+        deadline: by time.monotonic, as `arrived`.
+        previews: how many have been decoded.
+        last_step: number of the scheduler's step that it last took part in.
         state: tensors, from the end of the encode phase to the end of decode.
     """
 
     request_id: str
     image_index: int
     params: GenerationParams
+    guided: bool
     tokens: int
-    forwards: int
-    step: int = 0
-    state: "ImageState | None" = None
     arrived: float = field(default_factory=time.monotonic)
+    deadline: float | None = None
+    step: int = 0
+    previews: int = 0
+    last_step: int = 0
+    state: "ImageState | None" = None
     started: float = 0.0
     encoded: float = 0.0
     denoised: float = 0.0
@@ -46,13 +53,24 @@ class Request:
         return self.params.seed + self.image_index
 
     @property
-    def cost(self) -> int:
-        """Tokens it adds to a forward."""
-        return self.tokens * self.forwards
+    def pixels(self) -> int:
+        return self.params.width * self.params.height
 
     @property
     def denoise_done(self) -> bool:
         return self.step >= self.params.num_inference_steps
+
+    @property
+    def decode_due(self) -> bool:
+        """The decoder comes next: all steps are done, or those before a preview."""
+        return self.denoise_done or self.step in self.preview_steps[self.previews : self.previews + 1]
+
+    @cached_property
+    def preview_steps(self) -> tuple[int, ...]:
+        """Steps after which a preview is drawn, evenly spaced; the last step is the image itself."""
+        steps, count = self.params.num_inference_steps, self.params.partial_images
+        spaced = {round(steps * (k + 1) / (count + 1)) for k in range(count)}
+        return tuple(sorted(step for step in spaced if 0 < step < steps))
 
     def timings(self, decoded: float) -> Timings:
         return Timings(
@@ -67,3 +85,8 @@ class Request:
 class Batch:
     phase: Phase
     requests: tuple[Request, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Rows of its forward."""
+        return sum(request.tokens for request in self.requests)

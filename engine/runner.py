@@ -1,5 +1,6 @@
 """What runs on the device: encode prompts, one denoise step for a packed batch, decode an image. Holds the models."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,18 @@ from .checkpoint import Checkpoint
 from .errors import GenerationFailed
 from .images import to_uint8
 from .loader import Models
+from .memory import held_memory
+from .models.dc_ae import BAND_ELEMENTS
 from .models.sana import PackedText
 from .prompts import PromptCache, PromptEncoder
 from .request import Request
 from .solver import Schedule, dpmpp_2m_schedule, guide, scm_schedule, solver_step
 from .state import ImageState, unit_noise
+
+MIN_BAND_ELEMENTS = 2**20
+"""Below it the bands are all halo: a row or two of a large picture."""
+MAX_PACKS = 2
+"""Packs kept laid out: that of the small images and that of the larger ones, which take turns."""
 
 
 @dataclass
@@ -61,12 +69,9 @@ class ModelRunner:
             self.prompts = PromptEncoder(models.text_encoder, models.tokenizer)
             self.null_text = self._project(self.prompts.encode_negative(""))
         self.cache = PromptCache(prompt_cache_bytes)
-        self._pack: Pack | None = None
-
-    @property
-    def uses_guidance_branch(self) -> bool:
-        """Classifier-free guidance by a second branch; Sprint embeds the scale instead."""
-        return not self.config.guidance_embeds
+        self.band_elements = BAND_ELEMENTS
+        self._packs: list[Pack] = []
+        self._decode_stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def schedule(self, steps: int) -> Schedule:
         if self.solver.scm:
@@ -82,7 +87,7 @@ class ModelRunner:
             schedule = self.schedule(params.num_inference_steps)
             generator = torch.Generator().manual_seed(request.seed)
             noise = unit_noise(size, self.config.in_channels, generator).to(self.device) * schedule.initial_scale
-            negative = self.negative_text(params.negative_prompt) if request.forwards == 2 else None
+            negative = self.negative_text(params.negative_prompt) if request.guided else None
             text = self.text(params.prompt)
             request.state = ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, negative)
 
@@ -97,10 +102,7 @@ class ModelRunner:
     @torch.inference_mode()
     def denoise(self, requests: tuple[Request, ...]) -> None:
         """One step for every request, each at its own place in its own schedule: one forward of the transformer."""
-        if self._pack is None or self._pack.requests != requests:
-            embedded_scale = self.config.guidance_embeds_scale if self.config.guidance_embeds else None
-            self._pack = build_pack(requests, self.device, embedded_scale)
-        pack = self._pack
+        pack = self._pack_of(requests)
         states = [state_of(request) for request in requests]
         steps = [(state.schedule, request.step) for state, request in zip(states, requests, strict=True)]
         times = torch.stack([schedule.times[step] for schedule, step in steps])[pack.image_owner].to(self.device)
@@ -126,27 +128,85 @@ class ModelRunner:
             state.latents, state.old_denoised = latents, old
 
     @torch.inference_mode()
-    def decode(self, request: Request) -> np.ndarray:
-        """Pixels of a finished image, uint8 [H, W, 3]. Raises GenerationFailed when its numbers overflowed."""
+    def decode(self, request: Request) -> Callable[[], np.ndarray]:
+        """Decodes a finished image, or the estimate of one on its way.
+
+        Returns at once on CUDA, where a stream of its own works beside the next steps; the function returned waits for
+        it and gives the pixels, uint8 [H, W, 3]. It raises GenerationFailed when the numbers overflowed.
+        """
         state = state_of(request)
-        if not torch.isfinite(state.latents).all():
-            raise GenerationFailed(
-                f"the picture overflowed in {str(self.models.dtype).removeprefix('torch.')}; start the server with a "
-                "wider --dtype"
-            )
-        decoder = self.models.decoder
-        dtype = decoder.conv_in.weight.dtype
-        latents = state.latents.T.unflatten(1, state.size).unsqueeze(0).to(dtype) / self.scaling_factor
-        height, width = (side * self.compression for side in state.size)
-        pixels = np.empty((height, width, 3), dtype=np.uint8)
-        for rows, band in decoder.bands(latents.contiguous(memory_format=torch.channels_last)):
-            pixels[rows] = to_uint8(band[0]).cpu().numpy()
-        return pixels
+        latents = state.latents if request.denoise_done else state.old_denoised * state.schedule.final_scale
+        if request.denoise_done:
+            self._packs = [pack for pack in self._packs if request not in pack.requests]
+        if self._decode_stream is None:
+            pixels, finite = self._decode_bands(latents, state.size)
+            return lambda: self._checked(pixels, finite)
+        done = torch.cuda.Event()
+        self._decode_stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._decode_stream):
+            latents.record_stream(self._decode_stream)
+            pixels, finite = self._decode_bands(latents, state.size)
+            done.record()
+
+        def wait() -> np.ndarray:
+            done.synchronize()
+            return self._checked(pixels, finite)
+
+        return wait
+
+    def shrink_bands(self) -> bool:
+        """After too little memory for a decode: bands of a quarter. False when they cannot be smaller."""
+        self.release_memory()
+        if self.band_elements <= MIN_BAND_ELEMENTS:
+            return False
+        self.band_elements //= 4
+        return True
+
+    def release_memory(self) -> None:
+        """Gives back what the allocator keeps at hand."""
+        self._packs.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
-        """Waits for the device, so that a stage's time is its own."""
+        """Waits for the steps, not for the decoder, so that a stage's time is its own."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Held on the device; on the CPU, resident."""
+        return held_memory(self.device)
+
+    def _decode_bands(self, latents: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels uint8 [H, W, 3] on the host, once the stream is done, and whether all numbers were finite."""
+        decoder = self.models.decoder
+        dtype = decoder.conv_in.weight.dtype
+        scaled = latents.T.unflatten(1, size).unsqueeze(0).to(dtype) / self.scaling_factor
+        height, width = (side * self.compression for side in size)
+        on_cuda = self.device.type == "cuda"
+        pixels = torch.empty(height, width, 3, dtype=torch.uint8, pin_memory=on_cuda)
+        finite = torch.isfinite(latents).all()
+        for rows, band in decoder.bands(scaled.contiguous(memory_format=torch.channels_last), self.band_elements):
+            finite &= torch.isfinite(band).all()
+            pixels[rows].copy_(to_uint8(band[0]), non_blocking=on_cuda)
+        return pixels, finite
+
+    def _checked(self, pixels: torch.Tensor, finite: torch.Tensor) -> np.ndarray:
+        if not finite.item():
+            dtype = str(self.models.dtype).removeprefix("torch.")
+            raise GenerationFailed(f"the picture overflowed in {dtype}; start the server with a wider --dtype")
+        return pixels.numpy()
+
+    def _pack_of(self, requests: tuple[Request, ...]) -> Pack:
+        """The pack of exactly these, laid out anew where it is not at hand. An image is in one pack at most."""
+        pack = next((pack for pack in self._packs if pack.requests == requests), None)
+        if pack is None:
+            others = [pack for pack in self._packs if set(requests).isdisjoint(pack.requests)]
+            embedded_scale = self.config.guidance_embeds_scale if self.config.guidance_embeds else None
+            pack = build_pack(requests, self.device, embedded_scale)
+            self._packs = [*others[1 - MAX_PACKS :], pack]
+        return pack
 
     def _project(self, embeddings: torch.Tensor) -> PackedText:
         return self.models.transformer.project_text(embeddings.to(self.models.dtype))

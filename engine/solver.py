@@ -37,6 +37,11 @@ class Schedule:
     def steps(self) -> int:
         return len(self.times)
 
+    @property
+    def final_scale(self) -> float:
+        """From a denoised estimate to the decoder's latents: what the last step does with its own."""
+        return float(self.coefficients[-1, 3])
+
     def draws_noise(self, step: int) -> bool:
         """Whether step `step` adds fresh noise."""
         return bool(self.coefficients[step, 5] != 0)

@@ -61,6 +61,7 @@ class ModelInfo:
         size_multiple: both sides are multiples of it.
         max_side: longest side in pixels.
         created: Unix seconds.
+        guidance_branch: classifier-free guidance by a second branch, which doubles the work; Sprint embeds the scale.
     """
 
     id: str
@@ -72,6 +73,7 @@ class ModelInfo:
     created: int
     device: str
     dtype: str
+    guidance_branch: bool = True
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=generate)
     command.add_argument("prompt", help="what to draw")
     add_model_flags(command)
+    add_device_flag(command)
     command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
     command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
     command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
@@ -124,14 +125,18 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="say what this machine offers")
     command.set_defaults(run=doctor)
     add_model_flags(command)
+    add_device_flag(command)
     return parser
 
 
 def add_model_flags(command: argparse.ArgumentParser) -> None:
     model_help = "demo, a folder in diffusers layout, an NVlabs .pth, or a hub id (%(default)s)"
     command.add_argument("--model", default=EngineConfig.model, help=model_help)
-    command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
     command.add_argument("--dtype", choices=DTYPES, default=EngineConfig.dtype, help="of the transformer (%(default)s)")
+
+
+def add_device_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class ServerConfig:
         log_level: one of LOG_LEVELS.
         log_format: one of LOG_FORMATS.
         otlp_endpoint: URL of an OpenTelemetry collector; None: no traces.
-        grace_seconds: how long a stopping server lets running requests finish.
+        grace_seconds: how long a stopping server lets accepted requests finish; Kubernetes kills 30 s after SIGTERM.
     """
 
     engine: EngineConfig
@@ -58,4 +58,4 @@ class ServerConfig:
     log_level: str = "info"
     log_format: str = "text"
     otlp_endpoint: str | None = None
-    grace_seconds: float = 5.0
+    grace_seconds: float = 25.0

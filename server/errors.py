@@ -104,7 +104,6 @@ class Kind:
     code: str | None = None
     param: str | None = None
     retry_after: int | None = None  # seconds
-    retry: bool = True  # a client library may send a request again that ended with a status of 500 and above
 
 
 TABLE: dict[type[Exception] | int, Kind] = {
@@ -124,11 +123,12 @@ TABLE: dict[type[Exception] | int, Kind] = {
     RequestCancelled: Kind(CLIENT_GONE, "invalid_request_error"),
     ClientDisconnect: Kind(CLIENT_GONE, "invalid_request_error"),
     QueueFull: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1),
-    DeadlineExceeded: Kind(504, "server_error", "deadline_exceeded", "timeout", retry=False),
     EngineUnavailable: Kind(503, "server_error", retry_after=5),
     CheckpointError: Kind(503, "server_error", retry_after=60),
     DeviceError: Kind(503, "server_error", retry_after=60),
-    GenerationFailed: Kind(500, "server_error"),
+    GenerationFailed: Kind(500, "server_error", "engine_error"),
+    # 400, not 504 or 408: official clients repeat those at once, and what missed its deadline misses it again
+    DeadlineExceeded: Kind(400, "invalid_request_error", "deadline_exceeded", "timeout"),
     Exception: Kind(500, "server_error"),
 }
 
@@ -139,8 +139,6 @@ def error_response(error: Exception, request: Request) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if kind.retry_after is not None:
         headers["retry-after"] = str(max(math.ceil(getattr(error, "retry_after", kind.retry_after)), 1))
-    if not kind.retry:
-        headers["x-should-retry"] = "false"
     where = f": {request.method} {request.url.path}" if isinstance(error, HTTPException) else ""
     return Response(error_body(error, where), kind.status, headers, media_type="application/json")
 

@@ -36,9 +36,10 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
         "--cors-origin", dest="cors_origins", action="append", default=[], metavar="ORIGIN", help=cors_help
     )
     add("--max-body-bytes", "largest request body (%(default)s)", type=int, metavar="BYTES")
-    command.add_argument(
-        "--max-queue", type=int, default=EngineConfig.max_queue, help="images that may wait (%(default)s)"
-    )
+    devices_help = "like --device; with commas between several, an engine process each (%(default)s)"
+    command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
+    queue_help = "predicted seconds of accepted work beyond which requests are refused (%(default)s)"
+    command.add_argument("--max-queue-seconds", type=float, default=EngineConfig.max_queue_seconds, help=queue_help)
     add("--log-level", "least grave line to show (%(default)s)", choices=LOG_LEVELS)
     add("--log-format", "of the log, on standard error (%(default)s)", choices=LOG_FORMATS)
     add("--otlp-endpoint", "send traces there, like http://127.0.0.1:4318 (nowhere)", metavar="URL")

@@ -65,12 +65,10 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        log.info("stopping; running requests have %g s", self.grace_seconds)
+        log.info("stopping; accepted requests have %g s", self.grace_seconds)
         super().handle_exit(sig, frame)
-        # what still runs then is answered with 503
-        asyncio.get_running_loop().call_later(
-            self.grace_seconds, lambda: asyncio.ensure_future(self.app.state.engine.stop())
-        )
+        # /health says 503 from now on; what is not done after the grace period is answered so
+        self.draining = asyncio.ensure_future(self.app.state.engine.drain(self.grace_seconds))
 
 
 def run_server(config: ServerConfig) -> None:

@@ -159,13 +159,13 @@ class DCAEDecoder(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         return self.shallow(self.deep(latents))
 
-    def bands(self, latents: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    def bands(self, latents: torch.Tensor, band_elements: int = BAND_ELEMENTS) -> Iterator[tuple[slice, torch.Tensor]]:
         """The same pixels as `forward`, a band of rows at a time: (rows, [N, 3, rows, W]). Peak memory is one band."""
         deep = self.deep(latents)
         height = deep.shape[-2]
         scale = latents.shape[-2] * self.compression // height
         row_elements = deep.shape[0] * deep.shape[-1] * scale * scale * self.elements_per_pixel
-        step = max(1, int(BAND_ELEMENTS // row_elements))
+        step = max(1, int(band_elements // row_elements))
         for start in range(0, height, step):
             stop = min(start + step, height)
             top, bottom = max(0, start - self.halo), min(height, stop + self.halo)

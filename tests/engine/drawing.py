@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine import EngineConfig, Event, Failed, Finished, GenerationParams
+from engine import EngineConfig, Event, Failed, Finished, GenerationParams, StepReport
 from engine.core import EngineCore
+from engine.messages import Submit
 
 TIMEOUT_SECONDS = 60.0
 
@@ -18,13 +19,13 @@ class Engine:
     """An engine core and the events it has emitted."""
 
     def __init__(self, model: Path | str, dtype: str = "float32") -> None:
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Event | StepReport] = queue.SimpleQueue()
         self.core = EngineCore(EngineConfig(model=str(model), device="cpu", dtype=dtype), self.events.put)
 
     def draw(self, requests: Sequence[GenerationParams]) -> list[np.ndarray]:
         """All requests at once: of each, pixels uint8 [n, H, W, 3]."""
         for i, params in enumerate(requests):
-            self.core.submit(str(i), params)
+            self.core.submit(Submit(str(i), params))
         while self.core.busy:
             self.core.step()
         images: dict[tuple[int, int], np.ndarray] = {}

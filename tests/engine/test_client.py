@@ -1,16 +1,20 @@
-"""The client with a real engine process."""
+"""The client with real engine processes: what is admitted, cancelled, expired, and survives."""
 
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine import (
     CheckpointError,
+    DeadlineExceeded,
     EngineClient,
     EngineConfig,
     EngineUnavailable,
@@ -18,22 +22,26 @@ from engine import (
     Finished,
     GenerationParams,
     InvalidParams,
+    Progress,
     QueueFull,
+    RequestCancelled,
     SanaError,
+    StepReport,
 )
 
 PARAMS = GenerationParams("a cat", 64, 64, 2, 4.5, seed=1)
 ENDLESS = GenerationParams("a cat", 512, 512, 100, 4.5, seed=1)
+SECONDS = 60.0
 
 
-def run(folder: Path, scenario: Callable[[EngineClient], Awaitable[None]], max_queue: int = 8) -> None:
+def run(config: EngineConfig, scenario: Callable[[EngineClient], Awaitable[None]], in_process: bool = False) -> None:
     """Runs a scenario against a fresh engine."""
 
     async def main() -> None:
-        client = EngineClient(EngineConfig(model=str(folder), device="cpu", max_queue=max_queue))
+        client = EngineClient(config, in_process=in_process)
         await client.start()
         try:
-            await asyncio.wait_for(scenario(client), 60)
+            await asyncio.wait_for(scenario(client), SECONDS)
         finally:
             await client.stop()
 
@@ -49,62 +57,188 @@ async def first_steps(events: AsyncGenerator[Event], count: int = 3) -> None:
         await anext(events)
 
 
-def test_a_day_in_the_life_of_an_engine(checkpoint: Callable[[str], Path]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("in_process", [False, True], ids=["processes", "threads"])
+def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[str], Path]) -> None:
+    config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu", max_queue_seconds=2.0)
+
     async def scenario(client: EngineClient) -> None:
+        assert client.ready
+        assert len(client.pids) == 2
+        assert (os.getpid() in client.pids) == in_process
         both = await asyncio.gather(finished(client.generate(PARAMS)), finished(client.generate(PARAMS)))
         assert both[0][0].image == both[1][0].image
         assert both[0][0].image.startswith(b"\x89PNG")
         with pytest.raises(InvalidParams):
-            await anext(client.generate(GenerationParams("", 64, 64, 2, 4.5, seed=1)))
-        with pytest.raises(InvalidParams, match="n is 9, more than the 8 images this server queues"):
-            await anext(client.generate(GenerationParams("a cat", 64, 64, 2, 4.5, seed=1, n=9)))
+            await anext(client.generate(replace(PARAMS, prompt="")))
         assert client.queued_images == 0
 
-        endless = client.generate(ENDLESS)  # closing the events cancels within a step
-        await first_steps(endless)
-        with pytest.raises(QueueFull, match="1 of at most 8 images are waiting"):
-            await anext(client.generate(GenerationParams("a cat", 64, 64, 2, 4.5, seed=1, n=8)))
-        await endless.aclose()
+        endless = [client.generate(ENDLESS), client.generate(ENDLESS, "second")]
+        for events in endless:
+            await first_steps(events)
+        assert client.stats().running_images == 2
+        with pytest.raises(QueueFull, match="this server queues 2 s") as full:
+            await anext(client.generate(ENDLESS))
+        assert 0 < full.value.retry_after <= client.stats().queue_seconds + 1
+        with pytest.raises(InvalidParams, match="is being drawn already"):
+            await anext(client.generate(PARAMS, "second"))
+        await endless[0].aclose()  # closing the events cancels within a step
+        assert client.abort("second")
+        assert not client.abort("second")
+        with pytest.raises(RequestCancelled):
+            await first_steps(endless[1], 1000)
         assert client.queued_images == 0
         assert len(await finished(client.generate(PARAMS))) == 1
+        stats = client.stats()
+        assert stats.rejected == {"invalid": 2, "queue_full": 1}
+        assert (stats.cancelled, stats.restarts, stats.retries) == (2, 0, 0)
+        assert stats.wasted_seconds > 0
+        assert min(stats.memory_bytes) > 2**20
 
-        endless = client.generate(ENDLESS)  # stopping fails what is running
-        await first_steps(endless)
+        endless[0] = client.generate(ENDLESS)  # stopping fails what is running
+        await first_steps(endless[0])
         await client.stop()
         with pytest.raises(EngineUnavailable, match="stopping"):
-            await first_steps(endless, 1000)
+            await first_steps(endless[0], 1000)
 
-    run(checkpoint("sana-1.5"), scenario)
+    run(config, scenario, in_process)
 
 
-def test_an_engine_that_is_killed_fails_its_requests_and_refuses_new_ones(checkpoint: Callable[[str], Path]) -> None:
+def test_deadlines_end_requests_or_refuse_them_early(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
+        with pytest.raises(DeadlineExceeded, match=r"its timeout is 0\.01 s"):
+            await anext(client.generate(replace(ENDLESS, timeout=0.01)))
+        started = time.monotonic()
+        events = client.generate(replace(PARAMS, num_inference_steps=100, timeout=5.0))
+        await first_steps(events)
+        os.kill(client.pids[0], signal.SIGSTOP)  # which no cost model foresees
+        with pytest.raises(DeadlineExceeded, match="not done within"):
+            await first_steps(events, 1000)
+        assert 4 < time.monotonic() - started < 9
+        os.kill(client.pids[0], signal.SIGCONT)
+        assert len(await finished(client.generate(replace(PARAMS, timeout=30.0)))) == 1
+        assert client.stats().rejected == {"deadline": 1}
+        assert client.stats().cancelled == 1
+
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "hang"])
+def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
+    blow: signal.Signals, checkpoint: Callable[[str], Path]
+) -> None:
+    requests = [replace(PARAMS, seed=seed, num_inference_steps=30, n=2) for seed in (0, 10, 20)]
+
+    async def scenario(client: EngineClient) -> None:
+        undisturbed = await asyncio.gather(*(finished(client.generate(params)) for params in requests))
+        streams: list[list[Event]] = [[] for _ in requests]
+
+        async def draw(index: int) -> None:
+            async for event in client.generate(requests[index]):
+                streams[index].append(event)
+
+        drawing = asyncio.gather(*map(draw, range(3)))
+        await until(lambda: sum(isinstance(event, Progress) for event in streams[0]) > 4)
+        os.kill(client.pids[0], blow)
+        await until(lambda: not client.ready)
+        late = asyncio.create_task(finished(client.generate(PARAMS)))  # taken while there is no process
+        await drawing
+        assert len(await late) == 1
+        for stream, expected in zip(streams, undisturbed, strict=True):
+            images = {event.image_index: event.image for event in stream if isinstance(event, Finished)}
+            assert images == {event.image_index: event.image for event in expected}
+            told = [type(event).__name__ for event in stream]
+            assert told.count("Started") == 1
+            assert told.count("Finished") == 2
+            steps = [event.step for event in stream if isinstance(event, Progress) and event.image_index == 0]
+            assert steps == list(range(1, 31))
+        stats = client.stats()
+        assert (stats.restarts, stats.retries) == (1, 3)
+        assert client.ready
+
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", hang_seconds=1.0), scenario)
+
+
+def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:
+    async def scenario(client: EngineClient) -> None:
+        short = asyncio.create_task(finished(client.generate(replace(PARAMS, num_inference_steps=10))))
         endless = client.generate(ENDLESS)
         await first_steps(endless)
-        assert client.pid is not None
-        os.kill(client.pid, signal.SIGKILL)
-        with pytest.raises(EngineUnavailable, match="ended while it drew"):
-            await first_steps(endless, 1000)
-        while client.alive:
-            await asyncio.sleep(0.01)
-        with pytest.raises(EngineUnavailable, match="not running"):
+        draining = asyncio.create_task(client.drain(5.0))
+        await asyncio.sleep(0)
+        assert len(await short) == 1
+        assert client.draining
+        assert not client.ready
+        with pytest.raises(EngineUnavailable, match="stopping"):
             await anext(client.generate(PARAMS))
+        with pytest.raises(EngineUnavailable, match="stopping"):
+            await first_steps(endless, 1000)
+        await draining
 
-    run(checkpoint("sana-1.5"), scenario)
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario)
+
+
+def test_every_step_is_reported(checkpoint: Callable[[str], Path]) -> None:
+    async def main() -> list[StepReport]:
+        reports: list[StepReport] = []
+        client = EngineClient(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), reports.append, True)
+        await client.start()
+        await finished(client.generate(replace(PARAMS, n=2)))
+        await client.stop()
+        return reports
+
+    reports = asyncio.run(main())
+    assert [report.phase for report in reports[:3]] == ["encode", "denoise", "denoise"]
+    assert sorted(report.phase for report in reports[3:]) == ["decode", "decode"]
+    assert {(report.tokens, report.images, report.requests) for report in reports[1:3]} == {(16, 2, 1)}
+    assert {report.pixels for report in reports[3:]} == {64 * 64}
+    assert all(report.seconds > 0 and report.token_budget > 0 for report in reports)
 
 
 @pytest.mark.parametrize(
     ("config", "error", "told"),
     [
         (EngineConfig(model="no-such-model"), CheckpointError, "there is no model 'no-such-model'"),
-        (EngineConfig(device="cuda:99"), SanaError, "cuda:99"),
+        (EngineConfig(device="cpu,cuda:99"), SanaError, "cuda:99"),
     ],
 )
 def test_what_cannot_start_says_why(config: EngineConfig, error: type[SanaError], told: str) -> None:
     client = EngineClient(config)
     with pytest.raises(error, match=told):
         asyncio.run(client.start())
-    assert not client.alive
+    assert not client.ready
+
+
+@pytest.mark.parametrize("moment", ["loading", "drawing"])
+def test_an_engine_process_ends_with_its_parent(moment: str, checkpoint: Callable[[str], Path]) -> None:
+    program = f"""
+import asyncio
+from engine import EngineClient, EngineConfig, GenerationParams
+async def main():
+    client = EngineClient(EngineConfig(model={str(checkpoint("sana-1.5"))!r}, device="cpu"))
+    starting = asyncio.create_task(client.start())
+    while not client.pids or client._replicas[0].process._runner.pid is None: await asyncio.sleep(0.01)
+    if {moment!r} == "drawing":
+        await starting
+        await anext(client.generate(GenerationParams("a cat", 512, 512, 100, 4.5, seed=1)))
+    print(*client.pids, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < end, "it is still there"
+        time.sleep(0.05)
 
 
 def test_the_client_never_imports_torch() -> None:

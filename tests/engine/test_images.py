@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from engine import GenerationParams
-from engine.images import encode_png, to_uint8
+from engine.images import encode_image, to_uint8
 
 
 def test_pixels_are_scaled_clamped_and_rounded() -> None:
@@ -21,7 +21,7 @@ def test_pixels_are_scaled_clamped_and_rounded() -> None:
 def test_a_png_keeps_every_pixel_and_says_how_it_was_made(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     params = GenerationParams("猫 & <b>", shape[1], shape[0], 20, 4.5, seed=2**40, negative_prompt="blurry")
-    image = Image.open(io.BytesIO(encode_png(pixels, params, seed=2**40 + 1, model="m")))
+    image = Image.open(io.BytesIO(encode_image(pixels, params, seed=2**40 + 1, model="m")))
     assert np.array_equal(np.asarray(image), pixels)
     expected = {
         "prompt": "猫 & <b>",

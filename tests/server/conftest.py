@@ -17,7 +17,7 @@ API_KEY = "sk-test"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Holds ten images at most, so that one request of ten fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with LiveServer(log, "--model", MODEL, "--max-queue", "10", "--model-alias", "dall-e-3=demo") as server:
+    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", "--model-alias", "dall-e-3=demo") as server:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()

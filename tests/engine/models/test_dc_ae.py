@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderDC
 
 from engine import CheckpointError
-from engine.models import dc_ae, dc_ae_blocks
+from engine.models import dc_ae_blocks
 from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder, local_stages
 
 from ...checkpoints import DC_AE, LITE, SHUFFLED, random_autoencoder
@@ -54,14 +54,11 @@ def test_encoder_equals_diffusers(name: str) -> None:
 @pytest.mark.parametrize("size", [(9, 2), (4, 4), (1, 3)], ids=str)
 @pytest.mark.parametrize("name", AUTOENCODERS)
 @torch.inference_mode()
-def test_bands_equal_the_whole(
-    name: str, size: tuple[int, int], band_elements: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bands_equal_the_whole(name: str, size: tuple[int, int], band_elements: int) -> None:
     decoder = models(name)[1]
     latents = random_latents(size)
     whole = decoder(latents)
-    monkeypatch.setattr(dc_ae, "BAND_ELEMENTS", band_elements)
-    bands = list(decoder.bands(latents))
+    bands = list(decoder.bands(latents, band_elements))
     joined = torch.cat([pixels for _, pixels in bands], dim=2)
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
     assert all(pixels.shape[2] == rows.stop - rows.start for rows, pixels in bands)

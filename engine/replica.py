@@ -1,0 +1,194 @@
+"""One device's engine process, kept alive: watched, restarted, and given again what its predecessor left undone."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from .config import EngineConfig
+from .costs import CostModel
+from .errors import EngineUnavailable, GenerationFailed
+from .messages import Cancel, Ready, Report, StartFailed, Submit
+from .process import EngineProcess
+from .scheduler import LARGE_SHARE, PATIENCE
+from .stats import StepReport
+from .ticket import Ticket
+from .types import Event, Failed
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 10.0
+MAX_DEATHS = 2
+MAX_FAILED_STARTS = 3
+MAX_RESTART_DELAY = 60.0
+LONG_STEPS = 10.0
+"""A step may take so many times what it should before its process counts as hung: machines are shared."""
+
+
+class Replica:
+    """Holds the tickets of its device until they are done. Start with `run` as a task; cancel it to end.
+
+    Args:
+        on_step: receives every StepReport.
+        on_orphan: called with each innocent ticket after its process ended: another replica may take it.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        index: int,
+        on_step: Callable[[StepReport], None],
+        on_orphan: Callable[[Ticket], None],
+        in_process: bool = False,
+    ) -> None:
+        self.config, self.index, self.in_process = config, index, in_process
+        self.started: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self.ready = False
+        self.failed_starts = 0
+        self.tickets: dict[str, Ticket] = {}
+        self.process: EngineProcess | None = None
+        self.last_step: StepReport | None = None
+        self.retries = self.restarts = 0
+        self.wasted_seconds = 0.0
+        self.costs: CostModel | None = None
+        self._on_step, self._on_orphan = on_step, on_orphan
+        self._watchdog: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        """It draws, or will again in seconds."""
+        return self.started.done() and self.failed_starts < MAX_FAILED_STARTS
+
+    @property
+    def seconds_left(self) -> float:
+        """Predicted, of all it has accepted."""
+        return sum(ticket.seconds_left for ticket in self.tickets.values())
+
+    def seconds_until_done(self, ticket: Ticket) -> float:
+        """Predicted for a ticket that comes now: behind the work that is no larger and no less urgent than its own.
+
+        Larger images yield to it but for their share of the device (`LARGE_SHARE`).
+        """
+        ahead = [
+            other.seconds_left
+            for other in self.tickets.values()
+            if other.tokens <= ticket.tokens and PATIENCE[other.params.priority] <= PATIENCE[ticket.params.priority]
+        ]
+        yielding = any(other.tokens > ticket.tokens for other in self.tickets.values())
+        return (sum(ahead) + ticket.seconds) / (1 - LARGE_SHARE * yielding)
+
+    async def run(self) -> None:
+        """Starts processes, one after the end of the other, until cancelled."""
+        while True:
+            self.process = EngineProcess(self.config, self.index, self._receive, self.in_process)
+            try:
+                await self.process.start()
+                await self.process.ended
+            finally:
+                self.ready, was_ready = False, self.ready
+                self._disarm()
+                await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # while it loads it takes no orders
+            if not self.started.done():
+                reason = "the engine process ended without a word; see its log"
+                self.started.set_exception(EngineUnavailable(reason))
+            if self.started.exception() is not None:
+                return
+            self.failed_starts = 0 if was_ready else self.failed_starts + 1
+            log.error("engine process %d ended; starting it again", self.index)
+            self._take_stock()
+            self.restarts += 1
+            if not was_ready:
+                await asyncio.sleep(min(2.0**self.failed_starts, MAX_RESTART_DELAY))
+
+    def add(self, ticket: Ticket) -> None:
+        self.tickets[ticket.request_id] = ticket
+        self._dispatch()
+
+    def remove(self, ticket: Ticket) -> None:
+        """Forgets a ticket, done or not; the device is free of it within a step."""
+        if self.tickets.pop(ticket.request_id, None) is None:
+            return
+        if ticket.sent and ticket.missing and self.process is not None:
+            self.process.send(Cancel(ticket.request_id))
+        if ticket.missing:
+            self.wasted_seconds += ticket.seconds_spent
+        self._dispatch()
+
+    def _receive(self, report: Report) -> None:
+        if isinstance(report, Event):
+            if report.request_id in self.tickets:
+                self._tell(self.tickets[report.request_id], report)
+        elif isinstance(report, StepReport):
+            if self.costs is not None:
+                self.costs = self.costs.corrected(report)
+            self.last_step = report
+            self._arm()
+            self._on_step(report)
+        elif isinstance(report, Ready):
+            self.costs, self.ready = report.costs, True
+            if not self.started.done():
+                self.started.set_result(report)
+            self._dispatch()
+        elif isinstance(report, StartFailed) and not self.started.done():
+            self.started.set_exception(report.error)
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        ticket.receive(event)
+        if ticket.done:
+            self.remove(ticket)
+
+    def _dispatch(self) -> None:
+        """Sends what may be sent: everything, or, while there are suspects, one of them alone at a time."""
+        suspects = [ticket for ticket in self.tickets.values() if ticket.deaths]
+        if self.ready and not suspects:
+            self._submit(ticket for ticket in self.tickets.values() if not ticket.sent)
+        elif self.ready and not any(ticket.sent for ticket in self.tickets.values()):
+            self._submit(suspects[:1])
+        if self._watchdog is None or not self.tickets:
+            self._arm()
+
+    def _submit(self, tickets: Iterable[Ticket]) -> None:
+        assert self.process is not None
+        for ticket in tickets:
+            ticket.sent = True
+            order = Submit(ticket.request_id, ticket.params, ticket.missing, ticket.arrived, ticket.deadline)
+            self.process.send(order)
+
+    def _take_stock(self) -> None:
+        """After a process ended: what it had begun is suspect, and fails when it was begun by too many."""
+        for ticket in list(self.tickets.values()):
+            self.wasted_seconds += ticket.seconds_spent
+            self.retries += ticket.sent
+            ticket.engine_ended()
+            if ticket.deaths >= MAX_DEATHS:
+                message = f"the engine process ended {ticket.deaths} times while it drew this picture"
+                self._tell(ticket, Failed(ticket.request_id, GenerationFailed(message)))
+            elif not self.usable:
+                message = "the engine process ended and does not start again; try again later"
+                self._tell(ticket, Failed(ticket.request_id, EngineUnavailable(message)))
+            elif not ticket.deaths:
+                self._on_orphan(ticket)
+
+    def _arm(self) -> None:
+        """Winds the watchdog up while the process has something to do."""
+        self._disarm()
+        if self.costs is None or not self.ready or not any(ticket.sent for ticket in self.tickets.values()):
+            return
+        longest = max(
+            max(
+                self.costs.step_seconds(ticket.tokens),
+                self.costs.decode_seconds(ticket.params.width * ticket.params.height),
+            )
+            for ticket in self.tickets.values()
+        )
+        limit = self.config.hang_seconds + LONG_STEPS * longest
+        self._watchdog = asyncio.get_running_loop().call_later(limit, self._hang, limit)
+
+    def _disarm(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    def _hang(self, limit: float) -> None:
+        log.error("engine process %d has said nothing for %.0f s", self.index, limit)
+        if self.process is not None:
+            self.process.kill()

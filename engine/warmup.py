@@ -1,0 +1,48 @@
+"""Runs every phase once before the first request: code is loaded, memory is laid out, and the costs are measured."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from .costs import CostModel, fit_line, image_tokens, is_guided
+from .request import Request
+from .runner import ModelRunner
+from .types import GenerationParams, ModelInfo
+
+CPU_SIDE = 256
+"""Largest side on the CPU, where a step of 1024 px takes seconds."""
+
+
+def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
+    """Draws an image of the model's side and one of half of it, guided."""
+    side = min(model.default_size[0], CPU_SIDE) if runner.device.type == "cpu" else model.default_size[0]
+    large, small = (warmup_request(model, prompt, part) for prompt, part in (("a cat", side), ("a dog", side // 2)))
+    encodes = [seconds_of(partial(runner.encode, (request,)), runner) for request in (large, small)]
+    steps, decodes = [], []
+    for request in (small, large):
+        steps.append((request.tokens, fastest(partial(runner.denoise, (request,)), runner)))
+        request.step = request.params.num_inference_steps
+        decodes.append((request.pixels, fastest(partial(decode, runner, request), runner)))
+    return CostModel(encodes[-1], *fit_line(steps), *fit_line(decodes))
+
+
+def warmup_request(model: ModelInfo, prompt: str, side: int) -> Request:
+    side = max(1, side // model.size_multiple) * model.size_multiple
+    params = GenerationParams(prompt, side, side, model.default_steps, model.default_guidance, seed=0)
+    return Request("warm-up", 0, params, is_guided(params, model), image_tokens(params, model))
+
+
+def decode(runner: ModelRunner, request: Request) -> None:
+    runner.decode(request)()
+
+
+def fastest(run: Callable[[], object], runner: ModelRunner) -> float:
+    """The better of two runs: the first may load code."""
+    return min(seconds_of(run, runner), seconds_of(run, runner))
+
+
+def seconds_of(run: Callable[[], object], runner: ModelRunner) -> float:
+    started = time.monotonic()
+    run()
+    runner.synchronize()
+    return time.monotonic() - started
