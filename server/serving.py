@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         log.info("stopping; accepted requests have %g s", self.grace_seconds)
         super().handle_exit(sig, frame)
-        # /health says 503 from now on; what is not done after the grace period is answered so
+        # what is not done after the grace period is answered so
         self.draining = asyncio.ensure_future(self.app.state.engine.drain(self.grace_seconds))
 
 

@@ -1,12 +1,16 @@
 """Bodies nobody should send: each is answered with a 400 in the contract's form, and the server goes on."""
 
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from server.schemas import ImageGenerationRequest
+
+from .live import LiveServer
 
 GENERATIONS = "/v1/images/generations"
 JSON = {"content-type": "application/json"}
@@ -38,7 +42,7 @@ RAW = [
 
 
 def check_refused(response: httpx.Response) -> None:
-    assert response.status_code == 400, response.text[:200]
+    assert response.status_code in (400, 404), response.text[:200]  # 404: another model
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
     assert len(response.json()["error"]["message"]) <= 1000
@@ -64,15 +68,15 @@ def test_odd_names(http: httpx.Client) -> None:
         check_refused(http.post(GENERATIONS, content=json.dumps(body).encode(), headers=JSON))
 
 
-def test_a_truncated_body_is_no_fault_of_the_server(http: httpx.Client) -> None:
-    with pytest.raises(httpx.HTTPError):
-        http.post(GENERATIONS, content=iter([b'{"prompt"']), headers={**JSON, "content-length": "500"})
+def test_a_truncated_body_is_no_fault_of_the_server(server: LiveServer, http: httpx.Client) -> None:
+    address = urlsplit(server.url)
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b'{"prompt"')
     assert http.get("/health").status_code == 200
 
 
 def test_no_url_of_a_client_is_ever_fetched(http: httpx.Client) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as bait:
         bait.settimeout(0.5)
         url = f"http://127.0.0.1:{bait.getsockname()[1]}/x.png"

@@ -35,23 +35,24 @@ def test_503_while_the_model_loads(method: str, path: str) -> None:
     asyncio.run(check())
 
 
-def test_503_when_the_engine_was_killed() -> None:
+def test_an_engine_that_was_killed_is_not_ready_and_its_requests_are_drawn_by_the_next() -> None:
     async def check() -> None:
         app = create_app(ServerConfig(EngineConfig(model=MODEL, device="cpu")))
         async with app.router.lifespan_context(app), asgi_client(app) as client:
             engine: EngineClient = app.state.engine
-            while (await client.get("/health")).status_code == 503:
+            while (await client.get("/ready")).status_code == 503:
                 await asyncio.sleep(0.05)
-            assert engine.alive
-            long = {"prompt": "a cat", "n": 10, "num_inference_steps": 100}
-            drawing = asyncio.create_task(client.post("/v1/images/generations", json=long))
+            body = {"prompt": "a cat", "num_inference_steps": 30}
+            drawing = asyncio.create_task(client.post("/v1/images/generations", json=body))
             while not engine.queued_images:
                 await asyncio.sleep(0.01)
-            assert engine._process is not None
-            os.kill(engine._process.pid or 0, signal.SIGKILL)
-            check_unavailable(await drawing)
-            check_unavailable(await client.get("/health"))
-            check_unavailable(await client.post("/v1/images/generations", json={"prompt": "a cat"}))
+            os.kill(engine.pids[0], signal.SIGKILL)
+            while (await client.get("/ready")).status_code == 200:
+                await asyncio.sleep(0.01)
+            check_unavailable(await client.get("/ready"))
+            assert (await client.get("/health")).status_code == 200
+            assert (await drawing).status_code == 200
+            assert "sana_engine_restarts_total 1.0" in (await client.get("/metrics")).text
 
     asyncio.run(check())
 
