@@ -26,8 +26,9 @@ def blocks(section: str, language: str) -> list[str]:
 def run(folder: Path, program: str, server: LiveServer, *command: str) -> None:
     """The program in a folder of its own, against this server instead of port 8000."""
     changed = program.replace("http://127.0.0.1:8000", server.url).replace('"unused"', '"sk-test"')
+    environment = {**ENVIRONMENT, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it asks the network for prices
     ended = subprocess.run(
-        [*command, changed], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
+        [*command, changed], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
 

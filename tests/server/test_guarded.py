@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import API_KEY
 from .live import LiveServer, request_under_way
-from .test_load import LONG
+from .test_load import LONG, wait_for
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_more_at_once_than_a_key_may_have_is_429(guarded: openai.OpenAI, guarded
 def test_every_line_of_the_servers_log_is_json_and_holds_no_key(guarded_server: LiveServer) -> None:
     headers = {"authorization": f"Bearer {API_KEY}", "x-request-id": "seen-in-the-log"}
     httpx.get(f"{guarded_server.url}/v1/models", headers=headers)
+    wait_for(guarded_server, "seen-in-the-log")
     text = guarded_server.log.read_text()
     assert API_KEY not in text
     lines = [json.loads(line) for line in text.splitlines() if '"logger": "sana.' in line]

@@ -165,7 +165,7 @@ def test_a_later_fault_is_an_event_that_the_clients_raise() -> None:
         "message": "the device fell over",
         "type": "server_error",
         "param": None,
-        "code": None,
+        "code": "engine_error",
     }
     assert source.closed
 
