@@ -43,7 +43,8 @@ class Metrics:
         self.steps.labels(report.phase).observe(report.seconds)
         if report.tokens:
             self.tokens.observe(report.tokens)
-            self.occupancy.observe(report.tokens / report.token_budget)
+            # a single image may exceed the budget, which is 0 on a slow device: it fills its step
+            self.occupancy.observe(report.tokens / max(report.token_budget, report.tokens))
             self.batch_images.observe(report.images)
 
     def observe_image(self, params: GenerationParams, timings: Timings) -> None:

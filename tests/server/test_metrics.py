@@ -90,6 +90,13 @@ def test_sizes_share_labels(width: int, height: int, label: str) -> None:
     assert size_class(GenerationParams("a", width, height, 1, 1.0, 0)) == label
 
 
+@pytest.mark.parametrize("budget", [0, 100])
+def test_an_image_beyond_the_budget_fills_its_step(budget: int) -> None:
+    metrics = Metrics()
+    metrics.observe_step(StepReport(0, "denoise", 0.03, 512, budget, 0, 1, 1, 0, 0, 0))
+    assert parse(metrics.render().decode())[("sana_batch_occupancy_sum", ())] == 1
+
+
 def test_steps_fill_the_histograms() -> None:
     metrics = Metrics()
     metrics.observe_step(StepReport(0, "denoise", 0.03, 512, 1024, 0, 4, 2, 0, 0, 0))
