@@ -27,7 +27,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     max_batch_tokens: int = 16384
-    max_step_seconds: float = 0.1
+    max_step_seconds: float = 0.2
     exact: bool = False
     max_queue_seconds: float = 60.0
     hang_seconds: float = 30.0

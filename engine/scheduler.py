@@ -1,6 +1,7 @@
 """Who advances next. Continuous batching at step level: images join and leave the running pack between steps.
 
-Small images run together and first; larger ones, whose step would hold them up, get a fixed share of the device's time.
+Small images, and those with few steps left, run together and first; larger ones, whose step would hold them up, get a
+fixed share of the device's time.
 Waiting images are ordered by tenant (least served first), then by priority and deadline; nobody waits forever.
 """
 
@@ -104,12 +105,12 @@ class Scheduler:
             return []
         self._changed = False
         joined: list[Request] = []
-        refused = math.inf
+        refused = (math.inf, 0)
         for request in self._in_order():
-            if request.tokens < refused and self._fits(request, [*self.running, *joined]):
+            if size(request) < refused and self._fits(request, [*self.running, *joined]):
                 joined.append(request)
             else:
-                refused = min(refused, request.tokens)  # where one does not fit, none of its size does
+                refused = min(refused, size(request))  # where one does not fit, nothing as large does
         for request in joined:
             self._take(request)
             self._charge(request)
@@ -122,7 +123,7 @@ class Scheduler:
 
     def _split(self, running: Iterable[Request]) -> tuple[list[Request], list[Request]]:
         """The smallest images that fill a step together, and the rest."""
-        ordered = sorted(running, key=lambda request: request.tokens)
+        ordered = sorted(running, key=size)
         small = self._fill(ordered)
         return small, ordered[len(small) :]
 
@@ -183,6 +184,11 @@ class Scheduler:
         if batch.phase is Phase.DECODE:
             return self.costs.decode_seconds(batch.requests[0].pixels)
         return self.costs.step_seconds(batch.tokens)
+
+
+def size(request: Request) -> tuple[float, int]:
+    """What makes an image large: first the rows of its step, then how many steps it has left."""
+    return request.tokens, request.params.num_inference_steps - request.step
 
 
 def batch_of(group: list[Request]) -> Batch:

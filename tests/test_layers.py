@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"server", "engine", "kernels", "recipes", "benchmarks", "deploy", "tests"}
 TENSORS = {"torch", "numpy", "PIL", "transformers", "safetensors", "triton", "diffusers"}
-DESK = ("__init__", "client", "config", "errors", "messages", "params", "scheduler", "types", "version", "worker")
+DESK = (
+    "__init__", "client", "config", "costs", "errors", "messages", "params", "process", "replica", "request",
+    "scheduler", "stats", "ticket", "types", "version", "worker",
+)  # fmt: skip
 
 
 def sources(package: str) -> list[Path]:

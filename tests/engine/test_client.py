@@ -160,7 +160,7 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
         assert (stats.restarts, stats.retries) == (1, 3)
         assert client.ready
 
-    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", hang_seconds=1.0), scenario)
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", hang_seconds=1.0, exact=True), scenario)
 
 
 def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:

@@ -15,7 +15,7 @@ API_KEY = "sk-test"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Holds ten images at most, so that one request of ten fills it."""
+    """Queues ten seconds of work, so that one long request fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
     with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", "--model-alias", "dall-e-3=demo") as server:
         yield server

@@ -51,12 +51,12 @@ def run_sana(*flags: str, cwd: Path | None = None) -> subprocess.CompletedProces
 class LiveServer:
     """Context manager: the server is up inside, gone outside. `status` is how it ended."""
 
-    def __init__(self, log: Path, *flags: str) -> None:
+    def __init__(self, log: Path, *flags: str, environment: dict[str, str] = ENVIRONMENT) -> None:
         self.log = log
         with log.open("w") as stderr:
-            command = [*SANA, "serve", "--device", "cpu", "--port", "0", *flags]
+            command = [*SANA, "serve", "--devices", "cpu", "--port", "0", *flags]
             self.process = subprocess.Popen(
-                command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+                command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
             )
         self.url = ""
         self.status: int | None = None

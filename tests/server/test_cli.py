@@ -26,10 +26,11 @@ def test_defaults_are_those_of_the_config(command: str) -> None:
 
 
 def test_flags_reach_the_config() -> None:
-    flags = "--model m --devices cuda:1 --dtype float16 --max-queue-seconds 3"
+    flags = "--model m --devices cuda:0,cuda:1 --dtype float16 --max-queue-seconds 3"
     args = build_parser().parse_args(["serve", *flags.split()])
-    right = replace(EngineConfig(), model="m", device="cuda:1", dtype="float16", max_queue_seconds=3)
+    right = replace(EngineConfig(), model="m", device="cuda:0,cuda:1", dtype="float16", max_queue_seconds=3)
     assert engine_config(args) == right
+    assert right.devices == ("cuda:0", "cuda:1")
 
 
 def test_every_setting_of_the_server_has_a_flag_with_its_default() -> None:

@@ -5,7 +5,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from engine import EngineUnavailable, InvalidParams, QueueFull, SanaError
+from engine import DeadlineExceeded, EngineUnavailable, GenerationFailed, InvalidParams, QueueFull, SanaError
 from server.errors import MAX_MESSAGE_CHARS, TABLE, Kind, error_body, error_response, kind_of
 
 
@@ -46,6 +46,18 @@ def test_waiting_helps_is_said_with_seconds(error: Exception, status: int, reque
     response = error_response(error, request_)
     assert response.status_code == status
     assert int(response.headers["retry-after"]) >= 1
+
+
+def test_retry_after_comes_from_the_cost_model(request_: Request) -> None:
+    assert error_response(QueueFull("full", retry_after=7.2), request_).headers["retry-after"] == "8"
+
+
+def test_errors_that_official_clients_must_not_repeat_have_a_status_that_they_do_not(request_: Request) -> None:
+    deadline = error_response(DeadlineExceeded("late"), request_)
+    assert deadline.status_code not in (408, 409, 429)
+    assert deadline.status_code < 500
+    assert json.loads(deadline.body)["error"]["code"] == "deadline_exceeded"
+    assert json.loads(error_response(GenerationFailed("broken"), request_).body)["error"]["code"] == "engine_error"
 
 
 def test_http_errors_keep_their_headers(request_: Request) -> None:

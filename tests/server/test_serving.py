@@ -38,7 +38,7 @@ def test_addresses_that_cannot_be(host: str, port: int, words: str, capsys: pyte
 
 
 def test_a_model_that_does_not_exist_is_one_line_of_ours(tmp_path: Path) -> None:
-    ended = run_sana("serve", "--port", "0", "--device", "cpu", "--model", str(tmp_path / "absent"))
+    ended = run_sana("serve", "--port", "0", "--devices", "cpu", "--model", str(tmp_path / "absent"))
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
@@ -70,7 +70,7 @@ def test_ctrl_c_while_loading_ends_at_once(tmp_path: Path) -> None:
     server = LiveServer(tmp_path / "log", "--model", MODEL, "--port", str(port))
     for _ in range(400):
         try:
-            assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 503
+            assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 503
             break
         except httpx.ConnectError:
             time.sleep(0.05)

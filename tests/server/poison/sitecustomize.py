@@ -1,0 +1,17 @@
+"""Put before everything on PYTHONPATH by a test: in engine processes, and there alone, one prompt ends the process."""
+
+import os
+import signal
+import sys
+
+if "--multiprocessing-fork" in sys.orig_argv:
+    from engine.prompts import PromptEncoder
+
+    encode = PromptEncoder.encode
+
+    def encode_or_die(self: PromptEncoder, prompt: str) -> object:
+        if prompt == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(self, prompt)
+
+    PromptEncoder.encode = encode_or_die  # type: ignore[assignment, method-assign]

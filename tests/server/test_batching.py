@@ -1,0 +1,133 @@
+"""Real processes, real HTTP: a crowd of requests that agree in nothing, and the engine shot under them."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from .live import ENVIRONMENT, LiveServer
+
+POISON = Path(__file__).parent / "poison"
+SECONDS = 300.0
+
+
+def body(i: int) -> dict[str, Any]:
+    """Request number i of the crowd."""
+    draw = random.Random(i)
+    return {
+        "prompt": draw.choice(["a red circle", "a blue square left of a green triangle", "two yellow squares"]),
+        "size": f"{draw.choice((64, 128, 192, 256))}x{draw.choice((64, 128, 192))}",
+        "num_inference_steps": draw.randint(2, 6),
+        "guidance_scale": draw.choice((1.0, 4.5, 7.0)),
+        "negative_prompt": draw.choice(("", "", "red")),
+        "n": draw.choice((1, 1, 1, 2)),
+        "seed": 100 * i,
+    }
+
+
+def images(answer: httpx.Response) -> list[np.ndarray]:
+    assert answer.status_code == 200, answer.text
+    files = [base64.b64decode(entry["b64_json"]) for entry in answer.json()["data"]]
+    return [np.asarray(Image.open(io.BytesIO(file))).astype(int) for file in files]
+
+
+def children(pid: int) -> list[int]:
+    """Engine processes of a server."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")  # by the thread that started them
+    found = [child for each in lists for child in each.read_text().split()]
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def crowd_server(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{POISON}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+    log = tmp_path_factory.mktemp("crowd") / "log"
+    flags = ("--model", "demo", "--max-queue-seconds", "600")
+    with LiveServer(log, *flags, environment=environment) as server:
+        yield server
+
+
+async def post(client: httpx.AsyncClient, request: dict[str, Any]) -> httpx.Response:
+    return await client.post("/v1/images/generations", json=request)
+
+
+def test_a_crowd_gets_the_pictures_that_each_would_get_alone(crowd_server: LiveServer) -> None:
+    async def main() -> None:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(base_url=crowd_server.url, timeout=SECONDS, limits=limits) as client:
+            crowd = await asyncio.gather(*(post(client, body(i)) for i in range(64)))
+            for i, answer in enumerate(crowd):
+                alone = images(await post(client, body(i)))
+                together = images(answer)
+                assert len(together) == body(i)["n"]
+                for one, other in zip(together, alone, strict=True):
+                    assert np.abs(one - other).max() <= 1
+
+    asyncio.run(main())
+
+
+def test_a_short_request_beside_long_ones_returns_first(crowd_server: LiveServer) -> None:
+    async def main() -> None:
+        async with httpx.AsyncClient(base_url=crowd_server.url, timeout=SECONDS) as client:
+            long = {"prompt": "a red circle", "size": "256x256", "num_inference_steps": 20, "seed": 1}
+            running = [asyncio.create_task(post(client, long)) for _ in range(3)]
+            await asyncio.sleep(0.3)
+            await post(client, {**long, "num_inference_steps": 5})
+            assert not any(task.done() for task in running)
+            await asyncio.gather(*running)
+
+    asyncio.run(main())
+
+
+def test_chaos_loses_nothing_but_the_request_that_is_at_fault(crowd_server: LiveServer) -> None:
+    """The engine process is killed at a random moment, clients hang up, one prompt ends the process each time."""
+    draw = random.Random(0)
+
+    async def disturbed(client: httpx.AsyncClient, i: int) -> httpx.Response | None:
+        await asyncio.sleep(draw.uniform(0, 8))
+        task = asyncio.create_task(post(client, body(i)))
+        if i % 5 == 0:  # a client that leaves
+            await asyncio.sleep(draw.uniform(0, 3))
+            task.cancel()
+            await asyncio.wait([task])
+            return None
+        return await task
+
+    async def kill() -> None:
+        await asyncio.sleep(draw.uniform(1, 4))
+        os.kill(children(crowd_server.process.pid)[0], signal.SIGKILL)
+
+    async def main() -> None:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(base_url=crowd_server.url, timeout=SECONDS, limits=limits) as client:
+            answers, _ = await asyncio.gather(asyncio.gather(*(disturbed(client, i) for i in range(40))), kill())
+            kept = [answer for answer in answers if answer is not None]
+            assert [answer.status_code for answer in kept] == [200] * 32
+            for i, answer in enumerate(answers):
+                if answer is not None and i % 7 == 1:
+                    for one, other in zip(images(answer), images(await post(client, body(i))), strict=True):
+                        assert np.abs(one - other).max() <= 1
+
+            poison = asyncio.create_task(post(client, {"prompt": "poison", "size": "64x64"}))
+            bystanders = [asyncio.create_task(post(client, body(i))) for i in range(4)]
+            failed = await poison
+            assert failed.status_code == 500
+            assert failed.json()["error"]["code"] == "engine_error"
+            assert "ended 2 times" in failed.json()["error"]["message"]
+            assert [(await task).status_code for task in bystanders] == [200] * 4
+            started = time.monotonic()
+            assert json.loads((await client.get("/health")).text)["status"] == "ok"
+            assert time.monotonic() - started < 1
+
+    asyncio.run(main())
