@@ -9,8 +9,6 @@ const kept = []; // {url, body, seed, size, seconds}, newest first
 let shown = null;
 let running = null; // AbortController of the request under way
 
-/* ---- asking ---- */
-
 const hasKey = () => $("key").value.trim() !== "";
 
 function headers() {
@@ -105,8 +103,6 @@ function imageUrl(event) {
   const bytes = Uint8Array.from(atob(event.b64_json), (letter) => letter.charCodeAt(0));
   return URL.createObjectURL(new Blob([bytes], { type: `image/${event.output_format}` }));
 }
-
-/* ---- showing ---- */
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -203,8 +199,6 @@ function setBusy(busy) {
   $("cancel").hidden = !busy;
 }
 
-/* ---- copying ---- */
-
 async function copy(button, text) {
   const label = button.textContent;
   try {
@@ -232,8 +226,6 @@ function reuse({ body, seed }) {
   refresh();
   $("prompt").focus();
 }
-
-/* ---- starting ---- */
 
 function refresh() {
   $("steps-shown").textContent = $("steps").value;
