@@ -29,6 +29,6 @@ WORKDIR /home/sana
 VOLUME /weights
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m \
-    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=4); c.request('GET', '/ready'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["sana"]
 CMD ["serve", "--host", "0.0.0.0"]

@@ -42,6 +42,8 @@ clean:
 	$(PIP) --editable .
 	touch $@
 
-.venv/installed-test: .venv/installed
-	$(PIP) --editable '.[test]'
+# The tests of the Node client and of the page are skipped, visibly, where npm and Chromium are missing.
+.venv/installed-test: .venv/installed tests/clients/package-lock.json
+	$(PIP) --editable '.[s3,otel,test]'
+	$(if $(shell command -v npm 2> /dev/null),-npm ci --prefix tests/clients --no-audit --no-fund)
 	touch $@

@@ -35,6 +35,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                headers.update(getattr(request.state, "limit_headers", {}))
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - started)))
             await send(message)
@@ -47,9 +48,18 @@ class AccessLog:
                 raise
             await error_response(error, request)(scope, receive, send_with_id)
         finally:
-            path = scope["raw_path"][:200].decode("latin-1")  # still percent-encoded: it cannot forge a line
-            milliseconds = 1000 * (time.monotonic() - started)
-            log.info("%s %s %s %d %.1f ms", request_id, scope["method"], path, status, milliseconds)
+            seconds = time.monotonic() - started
+            route = getattr(scope.get("route"), "path", "unknown")
+            scope["app"].state.metrics.count_response(route, status)
+            line = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": scope["raw_path"][:200].decode("latin-1"),  # still percent-encoded: it cannot forge a line
+                "status": status,
+                "milliseconds": round(1000 * seconds, 1),
+                "tenant": getattr(request.state, "tenant", ""),
+            }
+            log.info("%(request_id)s %(method)s %(path)s %(status)d %(milliseconds).1f ms", line, extra=line)
 
 
 def choose_id(offered: str) -> str:

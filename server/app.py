@@ -3,22 +3,36 @@
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from engine import EngineClient, ModelInfo, SanaError
 
-from . import images, models, operations
+from . import files, images, models, operations, playground
 from .access import AccessLog
+from .auth import ApiKeys, authorize
 from .config import ServerConfig
-from .errors import InvalidBody, ModelNotFound, error_response
+from .errors import RequestError, error_response
+from .files import DirectoryStore, FileStore, sweep_forever
+from .limits import Limits
+from .metrics import Metrics
+from .s3 import S3Store
 from .schemas import ErrorResponse
+from .tracing import NoTraces, OTLPTraces
 
 log = logging.getLogger("sana.app")
+EXPOSED_HEADERS = ["x-request-id", "x-ignored-params", "retry-after", "openai-processing-ms"]
+
+
+class AliasError(SanaError):
+    """A model alias points to another model than the one served."""
 
 
 def log_loaded(loading: asyncio.Task[ModelInfo]) -> None:
@@ -32,14 +46,19 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         engine: EngineClient = app.state.engine
-        loading = asyncio.create_task(engine.start())
+        loading = asyncio.create_task(load(engine, config))
         loading.add_done_callback(loaded)
-        try:
-            yield
-        finally:
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
-            await engine.stop()
+        with tempfile.TemporaryDirectory(prefix="sana-files-") as scratch:
+            app.state.files = open_store(config, Path(scratch))
+            sweeping = asyncio.create_task(sweep_forever(app.state.files))
+            try:
+                yield
+            finally:
+                for task in (loading, sweeping):
+                    task.cancel()
+                await asyncio.gather(loading, sweeping, return_exceptions=True)
+                await engine.stop()
+                await asyncio.to_thread(app.state.traces.close)
 
     app = FastAPI(
         title="sana-serve",
@@ -50,13 +69,43 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
         responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
     )
     app.state.config = config
-    app.state.engine = EngineClient(config.engine)
-    for router in (images.router, models.router, operations.router):
+    app.state.metrics = Metrics()
+    app.state.engine = EngineClient(config.engine, on_step=app.state.metrics.observe_step)
+    app.state.metrics.watch(app.state.engine)
+    app.state.keys = ApiKeys(config.api_keys, config.api_key_file)
+    app.state.limits = Limits(config.rate_limit, config.max_concurrent)
+    app.state.traces = OTLPTraces(config.otlp_endpoint) if config.otlp_endpoint else NoTraces()
+    for router in (images.router, models.router):
+        app.include_router(router, dependencies=[Depends(authorize)])
+    for router in (operations.router, files.router, playground.router):
         app.include_router(router)
-    for kind in (SanaError, InvalidBody, ModelNotFound, ClientDisconnect, HTTPException):
+    for kind in (SanaError, RequestError, ClientDisconnect, HTTPException):
         app.add_exception_handler(kind, answer_error)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
     app.add_middleware(AccessLog)
     return app
+
+
+async def load(engine: EngineClient, config: ServerConfig) -> ModelInfo:
+    model = await engine.start()
+    for alias, target in config.model_aliases.items():
+        if target != model.id:
+            raise AliasError(f"--model-alias {alias}={target}: this server serves '{model.id}', and nothing else")
+    return model
+
+
+def open_store(config: ServerConfig, scratch: Path) -> FileStore:
+    if config.files is not None and config.files.startswith("s3://"):
+        return S3Store(config.files, config.files_max_age)
+    folder = Path(config.files) if config.files is not None else scratch
+    return DirectoryStore(folder, config.files_max_bytes, config.files_max_age)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

@@ -1,13 +1,16 @@
 """Reads a request's JSON object, whatever was sent instead of one."""
 
+import asyncio
 import json
 from typing import Any
 
 from starlette.requests import Request
 
-from .errors import BodyTooLarge, InvalidBody, UnsupportedContentType
+from .errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
 
 DRAINED_BODIES = 16  # a client that is still sending reads no answer: so much of a body too large is read and dropped
+
+BODY_SECONDS = 30.0  # a prompt is small; whoever needs longer holds a connection for its own sake
 
 
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
@@ -16,7 +19,11 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     if content_type != "application/json":
         message = f"Content-Type is {content_type or 'missing'}; send application/json"
         raise UnsupportedContentType(message)
-    body = await read_body(request, limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await read_body(request, limit)
+    except TimeoutError:
+        raise RequestTooSlow(f"the body did not arrive within {BODY_SECONDS:g} s") from None
     try:
         value = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # RecursionError: nested deeper than any request of ours

@@ -14,7 +14,8 @@ from typing import Any
 
 from engine import DTYPES, QUANTIZATIONS, VERSION, EngineConfig, SanaError
 
-from .config import LOG_LEVELS, ServerConfig
+from .config import ServerConfig
+from .flags import add_serve_flags
 
 log = logging.getLogger("sana.cli")
 STOPPED_BY_USER = 130  # what a shell reports for SIGINT
@@ -86,6 +87,12 @@ def doctor(args: argparse.Namespace) -> int:
     return subprocess.call([sys.executable, "-m", "engine.doctor", *flags])  # a child: it imports torch
 
 
+def bench(args: argparse.Namespace) -> int:
+    from .bench import measure
+
+    return asyncio.run(measure(args))
+
+
 def engine_config(args: argparse.Namespace) -> EngineConfig:
     return EngineConfig(**settings(args, EngineConfig))
 
@@ -104,19 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=serve)
     add_model_flags(command)
     add_quantization_flag(command)
-    command.add_argument("--host", default=ServerConfig.host, help="address to listen on (%(default)s)")
-    command.add_argument(
-        "--port", type=int, default=ServerConfig.port, help="TCP port; 0 takes a free one (%(default)s)"
-    )
-    devices_help = "like --device; with commas between several, an engine process each (%(default)s)"
-    command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
-    queue_help = "predicted seconds of accepted work beyond which requests are refused (%(default)s)"
-    command.add_argument("--max-queue-seconds", type=float, default=EngineConfig.max_queue_seconds, help=queue_help)
-    grace_help = "time for running requests when stopped (%(default)s)"
-    command.add_argument("--grace-seconds", type=float, default=ServerConfig.grace_seconds, help=grace_help)
-    command.add_argument(
-        "--log-level", choices=LOG_LEVELS, default=ServerConfig.log_level, help="least grave line to show (%(default)s)"
-    )
+    add_serve_flags(command)
 
     command = commands.add_parser("generate", help="draw one prompt into PNG files")
     command.set_defaults(run=generate)
@@ -146,6 +141,17 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
     command.add_argument("--seed", type=int, default=0, help="of the first picture (%(default)s)")
     command.add_argument("--out", type=Path, default=Path("sana-eval.png"), help="contact sheet (%(default)s)")
+
+    command = commands.add_parser("bench", help="measure a running server")
+    command.set_defaults(run=bench)
+    command.add_argument("url", help="of the server, like http://127.0.0.1:8000")
+    command.add_argument("--requests", type=int, default=20, help="to send in all (%(default)s)")
+    command.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
+    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
+    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
+    command.add_argument("--prompt", default="a red circle left of a blue square", help="what to draw (%(default)s)")
+    command.add_argument("--stream", action="store_true", help="ask for three previews, and time the first")
+    command.add_argument("--api-key", default="", help="where the server asks for one")
 
     command = commands.add_parser("doctor", help="say what this machine offers")
     command.set_defaults(run=doctor)

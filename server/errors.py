@@ -1,16 +1,24 @@
 """From exceptions to OpenAI's error object, in one table: every answer of 400 and above is made here.
 
 Besides the engine's errors (engine/errors.py) the server knows
-InvalidBody                     the body is not a JSON object
+
+RequestError
+    InvalidBody                 the body is not a JSON object
+    UnsupportedContentType      it is not declared as JSON
     BodyTooLarge                more bytes than the server reads
-    UnsupportedContentType      not declared as JSON
-ModelNotFound                   another model than the one served was asked for
+    RequestTooSlow              the request does not arrive
+    ModelNotFound               another model than the one served was asked for
+    FileNotFound                no such image, or no longer
+    RangeNotSatisfiable         a range beyond the end of an image
+    MissingKey                  no API key
+    InvalidKey                  none of ours
+    TooManyRequests             more than the caller may ask
 """
 
 import json
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -31,20 +39,60 @@ MAX_MESSAGE_CHARS = 1000
 CLIENT_GONE = 499  # nginx's number; nobody is left to read it, the log is
 
 
-class InvalidBody(Exception):
+class RequestError(Exception):
+    """What the server itself finds wrong with a request."""
+
+
+class InvalidBody(RequestError):
     """The body is not a JSON object."""
 
 
-class BodyTooLarge(InvalidBody):
+class BodyTooLarge(RequestError):
     """More bytes than the server reads."""
 
 
-class UnsupportedContentType(InvalidBody):
+class RequestTooSlow(RequestError):
+    """The request does not arrive."""
+
+
+class UnsupportedContentType(RequestError):
     """The body is not declared as JSON."""
 
 
-class ModelNotFound(Exception):
+class ModelNotFound(RequestError):
     """Another model than the one served was asked for."""
+
+
+class FileNotFound(RequestError):
+    """No such image, or no longer."""
+
+
+class RangeNotSatisfiable(RequestError):
+    """A range beyond the end of an image of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the range begins beyond the end of the image, which has {size} bytes")
+        self.headers = {"content-range": f"bytes */{size}"}
+
+
+class MissingKey(RequestError):
+    """No API key was sent."""
+
+    headers: ClassVar = {"www-authenticate": "Bearer"}
+
+
+class InvalidKey(RequestError):
+    """The API key is none of ours."""
+
+    headers: ClassVar = {"www-authenticate": "Bearer"}
+
+
+class TooManyRequests(RequestError):
+    """More than the caller may ask; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -63,6 +111,12 @@ TABLE: dict[type[Exception] | int, Kind] = {
     InvalidBody: Kind(400, "invalid_request_error"),
     UnsupportedContentType: Kind(400, "invalid_request_error", "unsupported_content_type"),
     BodyTooLarge: Kind(413, "invalid_request_error"),
+    RequestTooSlow: Kind(408, "invalid_request_error", "request_timeout"),
+    MissingKey: Kind(401, "invalid_request_error"),
+    InvalidKey: Kind(401, "invalid_request_error", "invalid_api_key"),
+    FileNotFound: Kind(404, "invalid_request_error", "file_not_found"),
+    RangeNotSatisfiable: Kind(416, "invalid_request_error"),
+    TooManyRequests: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1),
     ModelNotFound: Kind(404, "invalid_request_error", "model_not_found", "model"),
     404: Kind(404, "invalid_request_error", "unknown_url"),
     405: Kind(405, "invalid_request_error", "method_not_supported"),
@@ -84,7 +138,7 @@ def error_response(error: Exception, request: Request) -> Response:
     kind = kind_of(error)
     headers = dict(getattr(error, "headers", None) or {})
     if kind.retry_after is not None:
-        headers["retry-after"] = str(math.ceil(getattr(error, "retry_after", kind.retry_after)))
+        headers["retry-after"] = str(max(math.ceil(getattr(error, "retry_after", kind.retry_after)), 1))
     where = f": {request.method} {request.url.path}" if isinstance(error, HTTPException) else ""
     return Response(error_body(error, where), kind.status, headers, media_type="application/json")
 
@@ -102,8 +156,8 @@ def error_body(error: Exception, where: str = "") -> bytes:
 
 
 def kind_of(error: Exception) -> Kind:
-    if isinstance(error, HTTPException) and error.status_code in TABLE:
-        return TABLE[error.status_code]
+    if isinstance(error, HTTPException):
+        return TABLE.get(error.status_code) or Kind(error.status_code, "invalid_request_error")
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 

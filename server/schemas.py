@@ -1,14 +1,16 @@
 """OpenAI's images API as types: what may be sent, refused by name where it cannot be honoured, and what is answered."""
 
+import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine import InvalidParams
+from engine import ImageFormat, InvalidParams, Priority
 
 from .errors import printable
 
+Quality = Literal["low", "medium", "high", "xhigh", "max"]
 UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # they belong to gif and svg: no picture of ours honours them
 
 
@@ -25,45 +27,63 @@ class ImageGenerationRequest(BaseModel):
     model: str | None = None
     n: int | None = None
     size: str | None = None
-    response_format: Literal["b64_json"] | None = None
-    output_format: Literal["png"] | None = None
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
+    response_format: Literal["b64_json", "url"] | None = None
+    output_format: ImageFormat | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     background: Literal["auto", "opaque"] | None = None
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
 
+    # not OpenAI's
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     negative_prompt: str | None = None
+    priority: Priority | None = None
+    timeout: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None = None
+    embed_params: bool | None = None
 
     # accepted and ignored
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
     style: Literal["vivid", "natural"] | None = None
     moderation: Literal["auto", "low"] | None = None
     complexity: Literal["low", "medium", "high"] | None = None
     user: str | None = None
     safety_identifier: str | None = None
 
-    @field_validator("stream")
-    @classmethod
-    def check_stream(cls, value: bool | None) -> bool | None:
-        if value:
-            raise ValueError("Invalid value: true. This server does not stream; send false or leave it out.")
-        return value
+    def check_together(self) -> None:
+        """Raises InvalidParams where two fields do not fit."""
+        png = self.output_format in (None, "png")
+        if png and self.output_compression not in (None, 100):
+            message = (
+                f"output_compression is {self.output_compression}, but PNG is lossless: "
+                "send 100, or output_format jpeg or webp"
+            )
+            raise InvalidParams(message, "output_compression")
 
-    @field_validator("output_compression")
-    @classmethod
-    def check_compression(cls, value: int | None) -> int | None:
-        if value not in (None, 100):
-            raise ValueError(f"Invalid value: {value}. PNG is lossless; send 100 or leave it out.")
-        return value
+
+class TokenDetails(BaseModel):
+    """Of input or output."""
+
+    text_tokens: int
+    image_tokens: int
+
+
+class Usage(BaseModel):
+    """An image token is one position of the transformer: 32 x 32 pixels."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: TokenDetails
+    output_tokens_details: TokenDetails
 
 
 class ImageData(BaseModel):
-    """One image. `seed` (our extension) draws it again."""
+    """One image, in base64 or behind a URL. `seed` (our extension) draws it again."""
 
-    b64_json: str
+    b64_json: str | None = None
+    url: str | None = None
     seed: int
 
 
@@ -77,25 +97,68 @@ class StageTimings(BaseModel):
     total: float
 
 
-class ImagesResponse(BaseModel):
-    """Body of a 200. `timings` is our extension."""
+class Echo(BaseModel):
+    """What was done, in OpenAI's words; it stands in every answer and every streamed event."""
+
+    size: str
+    quality: Quality
+    background: Literal["opaque"] = "opaque"
+    output_format: ImageFormat
+
+
+class ImagesResponse(Echo):
+    """Body of a 200. The last four are our extensions."""
 
     created: int
     data: list[ImageData]
-    size: str
-    quality: Literal["low", "medium", "high"]
-    background: Literal["opaque"] = "opaque"
-    output_format: Literal["png"] = "png"
+    usage: Usage
+    model: str
+    num_inference_steps: int
+    guidance_scale: float
+    timings: StageTimings
+
+
+class PartialImageEvent(Echo):
+    """A preview. `image_index` (our extension) tells which of the n images it shows."""
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    b64_json: str
+    partial_image_index: int
+    image_index: int
+    created_at: int
+
+
+class CompletedEvent(Echo):
+    """One finished image; the last four are our extensions."""
+
+    type: Literal["image_generation.completed"] = "image_generation.completed"
+    b64_json: str
+    created_at: int
+    usage: Usage
+    image_index: int
+    seed: int
+    num_inference_steps: int
     timings: StageTimings
 
 
 class ModelObject(BaseModel):
-    """One entry of GET /v1/models."""
+    """One entry of GET /v1/models: OpenAI's four fields, then what this model takes."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "sana-serve"
+    root: str
+    default_size: str
+    sizes: list[str]
+    size_multiple: int
+    max_side: int
+    max_n: int
+    max_prompt_chars: int
+    default_steps: int
+    max_steps: int
+    default_guidance_scale: float
+    quality_steps: dict[str, int]
 
 
 class ModelList(BaseModel):
@@ -120,16 +183,29 @@ class ErrorResponse(BaseModel):
     error: ErrorObject
 
 
-def parse_generation(body: dict[str, Any]) -> tuple[ImageGenerationRequest, list[str]]:
-    """The request, and the names in the body that it does not know. Raises InvalidParams for the first fault."""
-    for name in UNSUPPORTED:
-        if name in body:
-            raise InvalidParams(f"Unknown parameter: '{name}'. This server draws PNG only.", name, "unknown_parameter")
-    known = {name: value for name, value in body.items() if name in ImageGenerationRequest.model_fields}
+def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageGenerationRequest, list[str]]:
+    """The request, and the names in the body that it does not know. Raises InvalidParams for the first fault.
+
+    Args:
+        strict: an unknown name is such a fault.
+    """
+    fields = ImageGenerationRequest.model_fields
+    for name in body:
+        if name in UNSUPPORTED:
+            message = f"Unknown parameter: '{name}'. This server draws no animations and no vectors."
+            raise InvalidParams(message, name, "unknown_parameter")
+        if strict and name not in fields:
+            shown = printable(name)[:60]
+            near = difflib.get_close_matches(shown, fields, 1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise InvalidParams(f"Unknown parameter: {shown!r}.{hint}", shown, "unknown_parameter")
+    known = {name: value for name, value in body.items() if name in fields}
     try:
-        return ImageGenerationRequest.model_validate(known), [name for name in body if name not in known]
+        request = ImageGenerationRequest.model_validate(known)
     except ValidationError as error:
         raise invalid_params(error.errors()[0]) from None
+    request.check_together()
+    return request, [name for name in body if name not in known]
 
 
 def invalid_params(fault: ErrorDetails) -> InvalidParams:
@@ -139,12 +215,12 @@ def invalid_params(fault: ErrorDetails) -> InvalidParams:
     shown = printable(repr(value))[:60]
     if kind == "missing":
         return InvalidParams(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-    if kind == "value_error":
-        return InvalidParams(f"{name}: {context['error']}", name)
     if kind == "greater_than_equal":
         return InvalidParams(f"{name} is {shown}; the least is {context['ge']}", name, "integer_below_min_value")
     if kind == "less_than_equal":
         return InvalidParams(f"{name} is {shown}; the most is {context['le']}", name, "integer_above_max_value")
+    if kind in ("greater_than", "finite_number"):  # of a time in seconds
+        return InvalidParams(f"{name} is {shown}; it must be a number of seconds above 0", name)
     if kind == "literal_error" and isinstance(value, str):
         supported = context["expected"].replace(" or ", ", ")
         return InvalidParams(f"Invalid value: {shown}. Supported values are: {supported}.", name)

@@ -9,36 +9,22 @@ import socket
 from collections.abc import Generator
 from types import FrameType
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from engine import ModelInfo, SanaError
 
-from .access import choose_id
 from .app import create_app
 from .config import ServerConfig
-from .errors import InvalidBody, error_body
+from .logs import configure_logs
+from .protocol import JSONH11Protocol
 
 log = logging.getLogger("sana.serving")
 MAX_PORT = 65535
+STALLED_SECONDS = 60  # after which the kernel drops a client that takes none of what it was sent
 
 
 class ListenError(SanaError):
     """The address asked for cannot be listened on."""
-
-
-class JSONH11Protocol(H11Protocol):
-    """Answers what is not even HTTP as everything else is answered: in JSON, with an id."""
-
-    def send_400_response(self, msg: str) -> None:
-        content = error_body(InvalidBody(msg))
-        headers = {"content-type": "application/json", "content-length": str(len(content)), "connection": "close"}
-        fields = [(name.encode(), value.encode()) for name, value in {**headers, "x-request-id": choose_id("")}.items()]
-        response = h11.Response(status_code=400, headers=fields, reason=b"Bad Request")
-        for event in (response, h11.Data(data=content), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -81,7 +67,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         log.info("stopping; accepted requests have %g s", self.grace_seconds)
         super().handle_exit(sig, frame)
-        # /health says 503 from now on; what is not done after the grace period is answered so
+        # what is not done after the grace period is answered so
         self.draining = asyncio.ensure_future(self.app.state.engine.drain(self.grace_seconds))
 
 
@@ -90,8 +76,7 @@ def run_server(config: ServerConfig) -> None:
     listener = listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    configure_logs(config.log_level, config.log_format)
     server = Server(config, url)
     asyncio.run(server.serve(sockets=[listener]))
     if server.failure is not None:
@@ -103,8 +88,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise ListenError(f"cannot listen on port {port}; --port takes 0 (a free one) to {MAX_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host that is no name at all
         number = getattr(error, "errno", None) or 0  # above 0 the system's words are shorter than Python's
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)
         raise ListenError(f"cannot listen on {host}:{port}: {reason}; choose another with --host and --port") from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
+    return listener

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -52,15 +52,15 @@ async def examine_url(url: str, settings: ExamSettings, api_key: str = "") -> li
         "response_format": "b64_json",
     }
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_SECONDS) as client:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_SECONDS) as client:
 
         async def draw(prompt: str, seed: int) -> bytes:
             body = {"prompt": prompt, "seed": seed, **options}
             try:
                 answer = await client.post("/v1/images/generations", json=body)
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 raise SanaError(f"{url} did not answer: {type(error).__name__}: {error}") from None
-            if answer.status_code != httpx.codes.OK:
+            if answer.status_code != httpx2.codes.OK:
                 raise SanaError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
             return base64.b64decode(answer.json()["data"][0]["b64_json"])
 

@@ -28,6 +28,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what `make` reads, with no .venv yet."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "tests" / "clients", tmp_path / "tests" / "clients", ignore=shutil.ignore_patterns("node_*"))
     return tmp_path
 
 

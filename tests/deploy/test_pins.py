@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from .distributions import EXTRAS, RUNTIME, names_with_dependencies
+from .distributions import EXTRAS, OPTIONAL, RUNTIME, names_with_dependencies
 from .dockerfile import ROOT
 
 LINES = (ROOT / "constraints.txt").read_text().splitlines()
@@ -28,8 +28,8 @@ def imported_modules() -> set[str]:
 
 @pytest.mark.parametrize("module", sorted(imported_modules() - sys.stdlib_module_names - set(PACKAGES)))
 def test_what_is_imported_is_declared(module: str) -> None:
-    runtime = {canonicalize_name(requirement.name) for requirement in RUNTIME}
-    assert {canonicalize_name(name) for name in importlib.metadata.packages_distributions()[module]} & runtime
+    declared = {canonicalize_name(requirement.name) for requirement in [*RUNTIME, *OPTIONAL]}
+    assert {canonicalize_name(name) for name in importlib.metadata.packages_distributions()[module]} & declared
 
 
 @pytest.mark.parametrize("name", names_with_dependencies([*RUNTIME, *EXTRAS]))

@@ -10,16 +10,27 @@ from .live import LiveServer
 
 MODEL = "demo"
 SECONDS = 120.0
+API_KEY = "sk-test"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Queues ten seconds of work, so that one long request fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10") as server:
+    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", "--model-alias", "dall-e-3=demo") as server:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="session")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """As an operator sets one up. A key may have two requests at once."""
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    flags = ["--api-key", API_KEY, "--response-format", "url", "--strict-params", "--log-format", "json"]
+    with LiveServer(log, "--model", MODEL, "--max-concurrent", "2", *flags) as server:
+        yield server
+    assert server.status == 0
 
 
 @pytest.fixture(scope="session")

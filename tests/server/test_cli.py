@@ -1,5 +1,6 @@
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -31,12 +32,35 @@ def test_flags_reach_the_config() -> None:
     expected = replace(EngineConfig(), **asked)
     assert engine_config(args) == expected
     assert expected.devices == ("cuda:0", "cuda:1")
-    defaults = settings(args, ServerConfig)
-    assert defaults == {"host": "127.0.0.1", "port": 8000, "log_level": "info", "grace_seconds": 25.0}
-    assert ServerConfig(EngineConfig(), **defaults) == ServerConfig(EngineConfig())
-    flags = "--host h --port 9 --grace-seconds 1.5 --log-level debug"
-    given = build_parser().parse_args(["serve", *flags.split()])
-    assert settings(given, ServerConfig) == {"host": "h", "port": 9, "log_level": "debug", "grace_seconds": 1.5}
+
+
+def test_every_setting_of_the_server_has_a_flag_with_its_default() -> None:
+    given = settings(build_parser().parse_args(["serve"]), ServerConfig)
+    assert {*given, "engine"} == {field.name for field in fields(ServerConfig)}
+    assert ServerConfig(EngineConfig(), **given) == replace(ServerConfig(EngineConfig()), api_keys=[], cors_origins=[])
+
+
+def test_repeated_flags_add_up() -> None:
+    flags = "--api-key a --api-key b --model-alias x=m --model-alias y=m --cors-origin https://p --api-key-file k"
+    given = settings(build_parser().parse_args(["serve", *flags.split()]), ServerConfig)
+    assert given["api_keys"] == ["a", "b"]
+    assert given["model_aliases"] == {"x": "m", "y": "m"}
+    assert given["cors_origins"] == ["https://p"]
+    assert given["api_key_file"] == Path("k")
+    assert settings(build_parser().parse_args(["serve"]), ServerConfig)["api_keys"] == []
+
+
+@pytest.mark.parametrize("alias", ["x", "x=", "=m"])
+def test_an_alias_without_a_model_is_refused(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["serve", "--model-alias", alias])
+    assert "like dall-e-3=demo" in capsys.readouterr().err
+
+
+def test_an_alias_of_another_model_stops_the_start() -> None:
+    ended = run_sana("serve", "--port", "0", "--devices", "cpu", "--model-alias", "dall-e-3=other")
+    assert ended.returncode == 1
+    assert "sana: --model-alias dall-e-3=other: this server serves 'demo'" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,20 @@ def check_error(response: httpx.Response, status: int, code: str | None) -> str:
     return error["message"]
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/images/edits", GENERATIONS + "/", "/docs", "/a%0Ab", "/\u00e9"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1",
+        "/v1/images/edits",
+        "/v1/images/variations",
+        "/static/x.js",
+        "/static/..%2fapp.py",
+        GENERATIONS + "/",
+        "/docs",
+        "/a%0Ab",
+        "/\u00e9",
+    ],
+)
 def test_unknown_urls(http: httpx.Client, path: str) -> None:
     assert "GET" in check_error(http.get(path), 404, "unknown_url")
 

@@ -1,5 +1,6 @@
 """POST /v1/images/generations through the official client and over the bare wire."""
 
+import asyncio
 import base64
 import json
 import struct
@@ -9,8 +10,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-from server.images import PIECE_BYTES, base64_length, response_pieces
 
 from .live import LiveServer
 
@@ -49,7 +48,7 @@ def test_the_official_client_gets_a_png(client: openai.OpenAI) -> None:
     assert png_size(image) == (64, 96)
     assert b"a red circle left of a blue square" in image  # its parameters are in its text chunks
     assert answer.data[0].seed == 7  # type: ignore[attr-defined]
-    assert (answer.size, answer.output_format, answer.background, answer.quality) == ("64x96", "png", "opaque", "high")
+    assert (answer.size, answer.output_format, answer.background, answer.quality) == ("64x96", "png", "opaque", "low")
     assert answer.created > 1_700_000_000
     assert answer._request_id
 
@@ -90,6 +89,79 @@ def test_the_answer_tells_the_seconds_of_each_stage(http: httpx.Client) -> None:
     assert timings["total"] >= timings["denoise"] > 0
 
 
+def test_the_answer_tells_what_was_done(http: httpx.Client) -> None:
+    answer = draw(http, size="64x96", n=2, quality="low", num_inference_steps=None, negative_prompt="grey")
+    assert answer["model"] == "demo"
+    assert (answer["num_inference_steps"], answer["guidance_scale"], answer["quality"]) == (10, 1.0, "low")
+    usage = answer["usage"]
+    assert usage["output_tokens"] == usage["output_tokens_details"]["image_tokens"] == 2 * (64 // 32) * (96 // 32)
+    assert usage["input_tokens"] == usage["input_tokens_details"]["text_tokens"] > 0
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+@pytest.mark.parametrize(("image_format", "start"), [("png", PNG), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
+def test_formats_are_what_they_say(http: httpx.Client, image_format: str, start: bytes) -> None:
+    compression = {} if image_format == "png" else {"output_compression": 80}
+    answer = draw(http, size="64x64", output_format=image_format, **compression)
+    assert decoded(answer)[0].startswith(start)
+    assert answer["output_format"] == image_format
+
+
+def test_the_prompt_can_be_kept_out_of_the_file(http: httpx.Client) -> None:
+    [image] = decoded(draw(http, size="64x64", seed=5, embed_params=False))
+    assert b"a red circle" not in image
+    assert b"seed" in image
+
+
+def test_more_compression_makes_smaller_files(http: httpx.Client) -> None:
+    sizes = [
+        len(decoded(draw(http, size="256x256", seed=1, output_format="jpeg", output_compression=level))[0])
+        for level in (10, 95)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_an_alias_is_another_name_of_the_model(client: openai.OpenAI) -> None:
+    answer = client.images.generate(
+        model="dall-e-3", prompt="a cat", quality="low", size="64x64", extra_body={"num_inference_steps": 1}
+    )  # type: ignore[call-overload]
+    assert answer.data
+    assert answer.data[0].b64_json
+
+
+def test_an_image_behind_a_url(client: openai.OpenAI, http: httpx.Client) -> None:
+    answer = client.images.generate(
+        prompt="a cat", response_format="url", size="64x64", extra_body={"num_inference_steps": 1}
+    )  # type: ignore[call-overload]
+    assert answer.data[0].b64_json is None
+    response = httpx.get(answer.data[0].url)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    assert png_size(response.content) == (64, 64)
+
+
+def test_raw_answers_of_the_official_client(client: openai.OpenAI) -> None:
+    raw = client.images.with_raw_response.generate(
+        prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "steps": 3}
+    )  # type: ignore[call-overload]
+    assert raw.headers["x-ignored-params"] == "steps"
+    assert raw.headers["content-type"] == "application/json"
+    assert raw.request_id
+    assert png_size(base64.b64decode(raw.parse().data[0].b64_json)) == (64, 64)
+
+
+def test_the_official_async_client_draws_several_at_once(server: LiveServer) -> None:
+    async def draw_three() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+            drawing = [
+                client.images.generate(prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "seed": k})
+                for k in range(3)
+            ]  # type: ignore[call-overload]
+            return [answer.data[0].b64_json for answer in await asyncio.gather(*drawing)]
+
+    assert len(set(asyncio.run(draw_three()))) == 3
+
+
 def test_unknown_names_are_ignored_but_named(http: httpx.Client, server: LiveServer) -> None:
     body = {**SMALL, "size": "64x64", "num_inference_step": 3, "x\r\nset-cookie: a": 1, "caf\u00e9\ud800": 2}
     response = http.post(
@@ -99,15 +171,6 @@ def test_unknown_names_are_ignored_but_named(http: httpx.Client, server: LiveSer
     assert response.headers["x-ignored-params"] == "num_inference_step, x??set-cookie??a, caf??"
     assert "set-cookie" not in response.headers
     assert "ignored parameters: num_inference_step" in server.log.read_text()
-
-
-@pytest.mark.parametrize("sizes", [[1], [PIECE_BYTES], [PIECE_BYTES + 1, 0, 2 * PIECE_BYTES - 1]], ids=str)
-def test_pieces_of_an_answer_make_the_whole(sizes: list[int]) -> None:
-    images = [bytes(range(256)) * (size // 256) + bytes(size % 256) for size in sizes]
-    frame = [b'["', *[b'", "'] * (len(images) - 1), b'"]']
-    whole = json.loads(b"".join(response_pieces(frame, images)))
-    assert [base64.b64decode(text, validate=True) for text in whole] == images
-    assert [len(text) for text in whole] == [base64_length(size) for size in sizes]
 
 
 TYPE, VALUE, LOW, HIGH = "invalid_type", "invalid_value", "integer_below_min_value", "integer_above_max_value"
@@ -139,9 +202,14 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"guidance_scale": 1e9}, "guidance_scale", VALUE, "to 50"),
     ({"guidance_scale": float("nan")}, "guidance_scale", VALUE, "from 0"),
     ({"guidance_scale": float("inf")}, "guidance_scale", VALUE, "from 0"),
-    ({"stream": True}, "stream", VALUE, "stream"),
-    ({"response_format": "url"}, "response_format", VALUE, "'b64_json'"),
-    ({"output_format": "webp"}, "output_format", VALUE, "'png'"),
+    ({"stream": True, "n": 0}, "n", LOW, "1"),
+    ({"stream": True, "size": "1001x1000"}, "size", VALUE, "multiples of"),
+    ({"response_format": "file"}, "response_format", VALUE, "'b64_json', 'url'"),
+    ({"output_format": "gif"}, "output_format", VALUE, "'png', 'jpeg', 'webp'"),
+    ({"output_compression": 50}, "output_compression", VALUE, "lossless"),
+    ({"frame_count": 2}, "frame_count", "unknown_parameter", "animations"),
+    ({"priority": "urgent"}, "priority", VALUE, "'high', 'normal', 'low'"),
+    ({"timeout": 0}, "timeout", VALUE, "above 0"),
     ({"background": "transparent"}, "background", VALUE, "'opaque'"),
 ]
 
@@ -169,7 +237,7 @@ def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> Non
     assert (caught.value.param, caught.value.code, caught.value.type) == ("size", VALUE, "invalid_request_error")
     assert caught.value.request_id
     with pytest.raises(openai.NotFoundError) as missing:
-        client.images.generate(prompt="a cat", model="dall-e-3")
+        client.images.generate(prompt="a cat", model="dall-e-2")
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
 
 

@@ -1,7 +1,14 @@
 """A busy server: full queues and clients that leave."""
 
+import asyncio
 import concurrent.futures
+import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,6 +44,65 @@ def test_a_full_queue_is_429_with_a_time_to_wait(server: LiveServer, http: httpx
     assert (error["type"], error["code"], error["param"]) == ("rate_limit_error", "rate_limit_exceeded", None)
     assert health.status_code == 200
     wait_for(server, "filler POST /v1/images/generations 499")
+
+
+async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
+    """The last event's line."""
+    body = {**SMALL, "num_inference_steps": 4, "stream": True, "seed": seed}
+    async with client.stream("POST", "/v1/images/generations", json=body) as response:
+        assert response.status_code == 200
+        return [line async for line in response.aiter_lines() if line.startswith("event: ")][-1]
+
+
+HEALTH = """
+import sys, time
+from http.client import HTTPConnection
+connection = HTTPConnection(sys.argv[1])
+while True:
+    started = time.perf_counter()
+    connection.request("GET", "/health")
+    assert connection.getresponse().read()
+    print(time.perf_counter() - started, flush=True)
+    time.sleep(0.02)
+"""
+
+
+@contextmanager
+def health_asked(url: str) -> Iterator[list[float]]:
+    """Seconds of each answer, complete at the end; in a process of its own, since this one is busy itself."""
+    seconds: list[float] = []
+    command = [sys.executable, "-c", HEALTH, url.removeprefix("http://")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield seconds
+        finally:
+            process.terminate()
+            seconds += [float(line) for line in (process.stdout or []) if line.endswith("\n")]
+
+
+def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(tmp_path: Path) -> None:
+    """The bound is on the median: the tail belongs to whatever else the machine does (benchmarks/http_overhead.py)."""
+
+    async def run(url: str) -> list[str]:
+        async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=100)) as client:
+            return await asyncio.gather(*(read_stream(client, seed) for seed in range(100)))
+
+    with LiveServer(tmp_path / "log", "--model", "demo", "--max-queue-seconds", "600") as server:
+        with health_asked(server.url) as idle:
+            time.sleep(1)
+        with health_asked(server.url) as busy:
+            ends = asyncio.run(run(server.url))
+    assert ends == ["event: image_generation.completed"] * 100
+    assert statistics.median(busy) < max(0.02, 5 * statistics.median(idle))
+
+
+def test_a_client_that_reads_slowly_hinders_nobody(server: LiveServer, http: httpx.Client) -> None:
+    body = {"prompt": "a cat", "size": "512x512", "num_inference_steps": 1, "n": 2, "stream": True}
+    with request_under_way(server.url, "slow-reader", body):
+        started = time.monotonic()
+        assert http.post("/v1/images/generations", json=SMALL).status_code == 200
+        assert http.get("/health").status_code == 200
+        assert time.monotonic() - started < 30
 
 
 def test_two_requests_may_bear_the_same_id(http: httpx.Client) -> None:

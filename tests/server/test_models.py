@@ -1,13 +1,25 @@
+import httpx
 import openai
 import pytest
 
 
-def test_the_one_model_is_listed_and_found(client: openai.OpenAI) -> None:
-    [model] = client.models.list().data
-    assert model.object == "model"
-    assert model.created > 0
-    assert model.owned_by == "sana-serve"
-    assert client.models.retrieve(model.id) == model
+def test_the_model_and_its_alias_are_listed_and_found(client: openai.OpenAI) -> None:
+    model, alias = client.models.list().data
+    assert (model.id, alias.id) == ("demo", "dall-e-3")
+    for entry in (model, alias):
+        assert (entry.object, entry.owned_by) == ("model", "sana-serve")
+        assert entry.created > 0
+        assert client.models.retrieve(entry.id) == entry
+        assert entry.root == "demo"  # type: ignore[attr-defined]
+
+
+def test_a_model_tells_what_it_takes(http: httpx.Client) -> None:
+    model = http.get("/v1/models/demo").json()
+    assert model["default_size"] == "256x256" == model["sizes"][0]
+    for size in model["sizes"]:
+        assert not any(int(side) % model["size_multiple"] for side in size.split("x"))
+    assert (model["max_n"], model["max_side"], model["max_steps"]) == (10, 4096, 100)
+    assert model["quality_steps"] == {"low": 10, "medium": 20, "high": 30, "xhigh": 40, "max": 50}
 
 
 @pytest.mark.parametrize("name", ["gpt-image-1", "org/name", "ü", "a?b"])

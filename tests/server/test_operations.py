@@ -1,4 +1,4 @@
-"""/health through the life of an engine, in this process: before, during, and after it was killed."""
+"""/health, /ready and /metrics, and what is answered before an engine is there."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ def check_unavailable(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/health"), ("GET", "/v1/models"), ("POST", "/v1/images/generations")]
+    ("method", "path"), [("GET", "/ready"), ("GET", "/v1/models"), ("POST", "/v1/images/generations")]
 )
 def test_503_while_the_model_loads(method: str, path: str) -> None:
     async def check() -> None:
@@ -35,27 +35,37 @@ def test_503_while_the_model_loads(method: str, path: str) -> None:
     asyncio.run(check())
 
 
-def test_a_killed_engine_is_503_for_seconds_and_its_pictures_are_only_late() -> None:
+def test_an_engine_that_was_killed_is_not_ready_and_its_requests_are_drawn_by_the_next() -> None:
     async def check() -> None:
         app = create_app(ServerConfig(EngineConfig(model=MODEL, device="cpu")))
         async with app.router.lifespan_context(app), asgi_client(app) as client:
             engine: EngineClient = app.state.engine
-            while (await client.get("/health")).status_code == 503:
+            while (await client.get("/ready")).status_code == 503:
                 await asyncio.sleep(0.05)
-            body = {"prompt": "a cat", "n": 2, "num_inference_steps": 10, "size": "64x64"}
+            body = {"prompt": "a cat", "num_inference_steps": 30}
             drawing = asyncio.create_task(client.post("/v1/images/generations", json=body))
-            while not engine.stats().running_images:
+            while not engine.queued_images:
                 await asyncio.sleep(0.01)
             os.kill(engine.pids[0], signal.SIGKILL)
-            while engine.ready:
+            while (await client.get("/ready")).status_code == 200:
                 await asyncio.sleep(0.01)
-            check_unavailable(await client.get("/health"))
-            assert (await drawing).status_code == 200
+            check_unavailable(await client.get("/ready"))
             assert (await client.get("/health")).status_code == 200
+            assert (await drawing).status_code == 200
+            assert "sana_engine_restarts_total 1.0" in (await client.get("/metrics")).text
 
     asyncio.run(check())
 
 
-def test_health_names_the_model(http: httpx.Client) -> None:
+def test_health_is_alive_and_ready_names_the_model(http: httpx.Client) -> None:
     model = http.get("/v1/models").json()["data"][0]["id"]
-    assert http.get("/health").json() == {"status": "ok", "model": model}
+    assert http.get("/health").json() == {"status": "ok"}
+    assert http.get("/ready").json() == {"status": "ready", "model": model}
+
+
+def test_health_lives_while_the_model_loads() -> None:
+    async def check() -> None:
+        async with asgi_client(create_app(ServerConfig(EngineConfig()))) as client:
+            assert (await client.get("/health")).status_code == 200
+
+    asyncio.run(check())

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
-from engine import InvalidParams, ModelInfo
-from server.params import RANDOM_SEEDS, fill_params, parse_size
+import server.params
+from engine import InvalidParams, ModelInfo, types
+from engine.params import MAX_PROMPT_CHARS
+from server.params import QUALITY, RANDOM_SEEDS, fill_params, parse_size, preset_steps, quality_of
 
 MODEL = ModelInfo("m", (512, 256), 20, 4.5, 32, 4096, 0, "cpu", "float32")
 
@@ -30,6 +34,31 @@ def test_what_is_given_stands_even_when_it_is_zero() -> None:
     given = {"num_inference_steps": 0, "guidance_scale": 0.0, "seed": 0, "n": 0}
     params = fill_params(MODEL, "a cat", size="64x32", **given)  # type: ignore[arg-type]
     assert {name: getattr(params, name) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("quality", "steps"),
+    [("low", 10), ("medium", 20), ("auto", 20), ("standard", 20), ("high", 30), ("hd", 30), ("xhigh", 40), ("max", 50)],
+)
+def test_quality_is_a_preset_of_steps(quality: str, steps: int) -> None:
+    assert fill_params(MODEL, "a cat", quality=quality).num_inference_steps == steps
+    assert fill_params(MODEL, "a cat", quality=quality, num_inference_steps=7).num_inference_steps == 7
+
+
+@pytest.mark.parametrize("default", [1, 2, 20, 50])
+def test_the_quality_told_is_that_of_the_steps_done(default: int) -> None:
+    model = replace(MODEL, default_steps=default)
+    for word in QUALITY:
+        steps = preset_steps(model, word)
+        assert 1 <= steps <= types.MAX_STEPS
+        assert preset_steps(model, quality_of(model, steps)) == steps
+    assert quality_of(model, 1) in QUALITY
+
+
+def test_limits_are_the_engines() -> None:
+    assert server.params.MAX_STEPS == types.MAX_STEPS
+    assert server.params.MAX_IMAGES == types.MAX_IMAGES
+    assert server.params.MAX_PROMPT_CHARS == MAX_PROMPT_CHARS
 
 
 def test_a_missing_seed_is_drawn_anew() -> None:

@@ -19,7 +19,12 @@ HARMLESS: list[dict[str, Any]] = [
     {"background": "opaque"},
     {"output_compression": 100},
     {"output_format": "png"},
+    {"output_format": "jpeg", "output_compression": 0},
+    {"output_format": "webp", "output_compression": 50},
     {"response_format": "b64_json"},
+    {"response_format": "url"},
+    {"stream": True},
+    {"priority": "high", "timeout": 3, "embed_params": False},
     {"stream": False},
     {"partial_images": 3},
     {"guidance_scale": 4},
@@ -47,9 +52,16 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"quality": 1}, "quality", TYPE),
     ({"stream": "true"}, "stream", TYPE),
     ({"stream": 1}, "stream", TYPE),
-    ({"stream": True}, "stream", VALUE),
-    ({"response_format": "url"}, "response_format", VALUE),
-    ({"output_format": "jpeg"}, "output_format", VALUE),
+    ({"response_format": "file"}, "response_format", VALUE),
+    ({"output_format": "gif"}, "output_format", VALUE),
+    ({"priority": "urgent"}, "priority", VALUE),
+    ({"timeout": 0}, "timeout", VALUE),
+    ({"timeout": -1.5}, "timeout", VALUE),
+    ({"timeout": 1e9}, "timeout", HIGH),
+    ({"timeout": float("inf")}, "timeout", VALUE),
+    ({"timeout": "3"}, "timeout", TYPE),
+    ({"embed_params": 1}, "embed_params", TYPE),
+    ({"output_format": "png", "output_compression": 50}, "output_compression", VALUE),
     ({"output_format": "svg"}, "output_format", VALUE),
     ({"background": "transparent"}, "background", VALUE),
     ({"quality": "best"}, "quality", VALUE),
@@ -96,6 +108,16 @@ def test_a_refused_word_comes_back_with_the_right_ones() -> None:
 def test_unknown_names_are_handed_back() -> None:
     _, unknown = parse_generation({"prompt": "a cat", "num_inference_step": 3, "cfg\n\ud800": 1})
     assert unknown == ["num_inference_step", "cfg\n\ud800"]
+
+
+def test_strict_mode_refuses_unknown_names_and_says_what_was_meant() -> None:
+    with pytest.raises(InvalidParams, match=r"'num_inference_step'\. Did you mean 'num_inference_steps'") as caught:
+        parse_generation({"prompt": "a cat", "num_inference_step": 3}, strict=True)
+    assert (caught.value.param, caught.value.code) == ("num_inference_step", "unknown_parameter")
+    with pytest.raises(InvalidParams) as caught:
+        parse_generation({"prompt": "a cat", "\ud800\n": 3}, strict=True)
+    assert "\n" not in str(caught.value)
+    parse_generation({"prompt": "a cat", "user": "u", "seed": 1}, strict=True)
 
 
 def test_every_field_may_be_absent_but_the_prompt() -> None:

@@ -70,7 +70,7 @@ def test_ctrl_c_while_loading_ends_at_once(tmp_path: Path) -> None:
     server = LiveServer(tmp_path / "log", "--model", MODEL, "--port", str(port))
     for _ in range(400):
         try:
-            assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 503
+            assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 503
             break
         except httpx.ConnectError:
             time.sleep(0.05)

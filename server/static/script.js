@@ -1,0 +1,297 @@
+// The playground: asks the same API as any client, and shows each picture while it is drawn.
+
+import { asCurl, asPython } from "./snippets.js";
+
+const $ = (id) => document.getElementById(id);
+const MAX_KEPT = 60; // pictures of the gallery; the oldest leave
+const api = new URL("v1/", document.baseURI);
+const kept = []; // {url, body, seed, size, seconds}, newest first
+let shown = null;
+let running = null; // AbortController of the request under way
+
+const hasKey = () => $("key").value.trim() !== "";
+
+function headers() {
+  const key = $("key").value.trim();
+  return { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }) };
+}
+
+function requestBody() {
+  const size = $("size").value === "custom" ? $("custom-size").value.trim() : $("size").value;
+  const body = {
+    prompt: $("prompt").value.trim() || $("prompt").placeholder,
+    size,
+    n: Number($("n").value) || 1,
+    num_inference_steps: Number($("steps").value),
+    guidance_scale: Number($("guidance").value),
+  };
+  if ($("negative").value.trim()) body.negative_prompt = $("negative").value.trim();
+  if ($("seed").value.trim()) body.seed = Number($("seed").value);
+  return body;
+}
+
+async function* serverSentEvents(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    if (!value.includes("\n")) continue; // a large picture arrives in many parts
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const line = block.split("\n").find((one) => one.startsWith("data: "));
+      if (line) yield JSON.parse(line.slice(6));
+      else yield { type: "comment", text: block };
+    }
+  }
+}
+
+async function generate() {
+  if (running) return;
+  const body = requestBody();
+  running = new AbortController();
+  setBusy(true);
+  say("waiting for a place in the queue");
+  const started = performance.now();
+  const figures = prepareStage(body);
+  let finished = 0;
+  try {
+    const response = await fetch(new URL("images/generations", api), {
+      method: "POST",
+      headers: headers(),
+      body: JSON.stringify({ ...body, stream: true, partial_images: 3 }),
+      signal: running.signal,
+    });
+    if (!response.ok) throw await failure(response);
+    for await (const event of serverSentEvents(response)) {
+      if (event.error) throw new Error(event.error.message);
+      const figure = figures[event.image_index ?? 0];
+      if (event.type === "comment") showProgress(event.text, figures, started);
+      else if (event.type === "image_generation.partial_image") show(figure, imageUrl(event));
+      else if (event.type === "image_generation.completed") {
+        finished += 1;
+        complete(figure, event, body, (performance.now() - started) / 1000);
+      }
+    }
+    if (finished < figures.length) throw new Error("the connection ended before the last picture");
+    say(`${finished > 1 ? `${finished} pictures` : "done"} in ${seconds(started)}`);
+  } catch (error) {
+    for (const figure of document.querySelectorAll("figure.drawing")) figure.remove();
+    if (error.name === "AbortError") say(`cancelled after ${seconds(started)}`);
+    else say(error.message, true);
+    if (!$("stage").children.length && kept.length) select(kept[0]);
+    else if (!$("stage").children.length) emptyStage();
+  } finally {
+    running = null;
+    setBusy(false);
+  }
+}
+
+async function failure(response) {
+  const { error } = await response.json().catch(() => ({ error: { message: `status ${response.status}` } }));
+  if (response.status === 401) {
+    $("settings").open = true;
+    $("key-field").hidden = false;
+    $("key").focus();
+  }
+  return new Error(error.message);
+}
+
+function imageUrl(event) {
+  const bytes = Uint8Array.from(atob(event.b64_json), (letter) => letter.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: `image/${event.output_format}` }));
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function prepareStage(body) {
+  const [width, height] = (/^\d+x\d+$/.test(body.size) ? body.size : $("size").dataset.auto).split("x");
+  const figures = Array.from({ length: body.n }, () => {
+    const figure = element("figure", { className: "drawing" }, element("div", { className: "bar" }));
+    figure.style.aspectRatio = `${width} / ${height}`;
+    return figure;
+  });
+  $("stage").className = "";
+  $("stage").replaceChildren(...figures);
+  $("details").hidden = true;
+  return figures;
+}
+
+function emptyStage() {
+  $("stage").className = "empty";
+  $("stage").replaceChildren(element("p", { textContent: "Describe a picture." }));
+}
+
+function show(figure, url) {
+  const old = figure.querySelector("img");
+  if (old) URL.revokeObjectURL(old.src);
+  old?.remove();
+  figure.classList.add("seen");
+  figure.prepend(element("img", { src: url, alt: "preview" }));
+}
+
+function showProgress(comment, figures, started) {
+  const [, index, step, steps] = comment.match(/image (\d+) step (\d+)\/(\d+)/) ?? [];
+  if (!steps) return;
+  figures[index].querySelector(".bar").style.width = `${(100 * step) / steps}%`;
+  say(`step ${step} of ${steps}, ${seconds(started)}`);
+}
+
+function complete(figure, event, body, time) {
+  const picture = { url: imageUrl(event), body, seed: event.seed, size: event.size, time };
+  show(figure, picture.url);
+  figure.querySelector("img").alt = body.prompt;
+  figure.classList.remove("drawing");
+  figure.addEventListener("click", () => select(picture));
+  kept.unshift(picture);
+  for (const left of kept.splice(MAX_KEPT)) URL.revokeObjectURL(left.url);
+  describe(picture);
+  drawGallery();
+}
+
+function select(picture) {
+  const figure = element("figure", {}, element("img", { src: picture.url, alt: picture.body.prompt }));
+  figure.style.aspectRatio = picture.size.replace("x", " / ");
+  $("stage").className = "";
+  $("stage").replaceChildren(figure);
+  describe(picture);
+  drawGallery();
+}
+
+function describe(picture) {
+  shown = picture;
+  const { body } = picture;
+  $("details").hidden = false;
+  $("caption").textContent =
+    `${body.prompt} · ${picture.size} · ${body.num_inference_steps} steps · guidance ${body.guidance_scale} · ` +
+    `seed ${picture.seed} · ${picture.time.toFixed(1)} s`;
+  Object.assign($("download"), { href: picture.url, download: `sana-${picture.seed}.png` });
+}
+
+function drawGallery() {
+  $("gallery-title").hidden = !kept.length;
+  $("gallery").replaceChildren(
+    ...kept.map((picture) => {
+      const button = element("button", { type: "button", title: picture.body.prompt });
+      button.append(element("img", { src: picture.url, alt: picture.body.prompt }));
+      button.setAttribute("aria-current", picture === shown);
+      button.addEventListener("click", () => !running && select(picture));
+      return element("div", { role: "listitem" }, button);
+    }),
+  );
+}
+
+const seconds = (started) => `${((performance.now() - started) / 1000).toFixed(1)} s`;
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").toggleAttribute("data-bad", bad);
+}
+
+function setBusy(busy) {
+  $("generate").disabled = busy;
+  $("cancel").hidden = !busy;
+}
+
+async function copy(button, text) {
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // no clipboard outside of https and localhost
+    const area = element("textarea", { value: text });
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = label), 1200);
+}
+
+function reuse({ body, seed }) {
+  $("prompt").value = body.prompt;
+  $("negative").value = body.negative_prompt ?? "";
+  const listed = [...$("size").options].some((option) => option.value === body.size);
+  $("size").value = listed ? body.size : "custom";
+  if (!listed) $("custom-size").value = body.size;
+  $("steps").value = body.num_inference_steps;
+  $("guidance").value = body.guidance_scale;
+  $("seed").value = seed;
+  refresh();
+  $("prompt").focus();
+}
+
+function refresh() {
+  $("steps-shown").textContent = $("steps").value;
+  $("guidance-shown").textContent = Number($("guidance").value).toFixed(1);
+  $("custom").hidden = $("size").value !== "custom";
+}
+
+async function connect() {
+  try {
+    const response = await fetch(new URL("models", api), { headers: headers() });
+    if (!response.ok) throw await failure(response);
+    const model = (await response.json()).data[0];
+    $("model").dataset.state = "ready";
+    $("model").lastChild.textContent = model.id;
+    $("size").dataset.auto = model.default_size;
+    $("size").replaceChildren(
+      ...model.sizes.map((size) => new Option(size.replace("x", " × "), size)),
+      new Option("other …", "custom"),
+    );
+    $("size").value = model.default_size;
+    $("steps").max = Math.min(model.max_steps, Math.max(60, model.default_steps));
+    $("steps").value = model.default_steps;
+    $("guidance").value = model.default_guidance_scale;
+    $("n").max = model.max_n;
+    refresh();
+    say("");
+  } catch (error) {
+    $("model").dataset.state = $("key-field").hidden ? "waiting" : "gone";
+    $("model").lastChild.textContent = $("key-field").hidden ? "loading" : "needs a key";
+    say(error.message, !$("key-field").hidden);
+    if ($("key-field").hidden) setTimeout(connect, 1500);
+  }
+}
+
+function onKey(event) {
+  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
+  if (event.key === "Escape") running?.abort();
+  else if (event.key === "Enter" && event.target.tagName === "TEXTAREA" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    generate();
+  } else if (event.key === "/" && !typing) {
+    event.preventDefault();
+    $("prompt").focus();
+  } else if (event.key.startsWith("Arrow") && !typing && !running && shown) {
+    const next = kept.indexOf(shown) + { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (kept[next]) select(kept[next]);
+  }
+}
+
+function switchTheme() {
+  const dark = getComputedStyle(document.documentElement).colorScheme === "dark"
+    || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.dataset.theme = localStorage.theme = dark ? "light" : "dark";
+}
+
+if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
+$("key").value = sessionStorage.key ?? "";
+$("key").addEventListener("change", () => { sessionStorage.key = $("key").value; connect(); });
+$("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
+$("form").addEventListener("input", refresh);
+$("cancel").addEventListener("click", () => running?.abort());
+$("theme").addEventListener("click", switchTheme);
+$("dice").addEventListener("click", () => { $("seed").value = ""; });
+$("reuse").addEventListener("click", () => reuse(shown));
+$("copy-curl").addEventListener("click", (event) => copy(event.target, asCurl(api, shown, hasKey())));
+$("copy-python").addEventListener("click", (event) => copy(event.target, asPython(api, shown, hasKey())));
+document.addEventListener("keydown", onKey);
+if (matchMedia("(max-width: 760px)").matches) $("settings").open = false;
+connect();

@@ -1,0 +1,31 @@
+// A picture of the gallery as a command or a program that draws it again.
+
+const exact = (picture) => ({ ...picture.body, n: 1, seed: picture.seed });
+
+export function asCurl(api, picture, withKey) {
+  const body = JSON.stringify(exact(picture)).replaceAll("'", "'\\''");
+  const lines = [`curl ${new URL("images/generations", api)}`, "-H 'Content-Type: application/json'"];
+  if (withKey) lines.push('-H "Authorization: Bearer $SANA_API_KEY"');
+  lines.push(`-d '${body}'`);
+  return lines.join(" \\\n  ");
+}
+
+export function asPython(api, picture, withKey) {
+  const { prompt, size, n, ...extra } = exact(picture);
+  return [
+    "import base64",
+    ...(withKey ? ["import os"] : []),
+    "",
+    "from openai import OpenAI",
+    "",
+    `key = ${withKey ? 'os.environ["SANA_API_KEY"]' : '"unused"'}`,
+    `client = OpenAI(base_url=${JSON.stringify(String(api).replace(/\/$/, ""))}, api_key=key)`,
+    "answer = client.images.generate(",
+    `    prompt=${JSON.stringify(prompt)},`,
+    `    size=${JSON.stringify(size)},`,
+    `    extra_body=${JSON.stringify(extra)},`,
+    ")",
+    'with open("picture.png", "wb") as file:',
+    "    file.write(base64.b64decode(answer.data[0].b64_json))",
+  ].join("\n");
+}

@@ -1,0 +1,118 @@
+"""The programs of docs/clients.md, run as they stand there, and what other clients send."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .live import ENVIRONMENT, ROOT, LiveServer
+
+DOCUMENT = (ROOT / "docs" / "clients.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, flags=re.DOTALL | re.MULTILINE))
+NODE = ROOT / "tests" / "clients"
+SECONDS = 240
+
+
+def blocks(section: str, language: str) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], flags=re.DOTALL)
+    assert found
+    return found
+
+
+def run(folder: Path, program: str, server: LiveServer, *command: str) -> None:
+    """The program in a folder of its own, against this server instead of port 8000."""
+    changed = program.replace("http://127.0.0.1:8000", server.url).replace('"unused"', '"sk-test"')
+    environment = {**ENVIRONMENT, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it asks the network for prices
+    ended = subprocess.run(
+        [*command, changed], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def pictures(folder: Path) -> list[str]:
+    """Names of the PNG files."""
+    files = sorted(folder.glob("*.png"))
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+    return [file.name for file in files]
+
+
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [
+        (0, ["picture.png"]),
+        (1, ["picture-0.png", "picture-1.png", "picture-2.png"]),
+        (2, ["picture.png", "preview-0.png", "preview-1.png", "preview-2.png"]),
+    ],
+)
+def test_python(number: int, names: list[str], server: LiveServer, tmp_path: Path) -> None:
+    run(tmp_path, blocks("Python", "python")[number], server, sys.executable, "-c")
+    assert pictures(tmp_path) == names
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+@pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="needs npm ci in tests/clients")
+def test_node(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+    run(tmp_path, blocks("Node", "js")[0], server, "node", "--input-type=module", "-e")
+    assert pictures(tmp_path) == ["picture.png", "preview-0.png", "preview-1.png", "streamed.png"]
+
+
+NODE_ERRORS = """
+import OpenAI from "openai";
+const client = new OpenAI({ baseURL: "http://127.0.0.1:8000/v1", apiKey: "unused", maxRetries: 0 });
+const caught = async (body) => client.images.generate(body).then(() => null, (error) => error);
+const size = await caught({ prompt: "a", size: "65x64" });
+const model = await caught({ prompt: "a", model: "org/name" });
+const list = await client.models.list();
+const { data, response } = await client.images.generate(
+  { prompt: "a", size: "64x64", num_inference_steps: 1, n: 2 }).withResponse();
+const told = [size.status, size.param, size.code, size.constructor.name, Boolean(size.requestID), model.status,
+  model.code, list.data[0].id, data.data.length, data._request_id === response.headers.get("x-request-id")];
+const right = [400, "size", "invalid_value", "BadRequestError", true, 404, "model_not_found", "demo", 2, true];
+if (JSON.stringify(told) !== JSON.stringify(right)) throw new Error(JSON.stringify(told));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+@pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="needs npm ci in tests/clients")
+def test_node_reads_errors_models_and_ids(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+    run(tmp_path, NODE_ERRORS, server, "node", "--input-type=module", "-e")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl(server: LiveServer, tmp_path: Path) -> None:
+    run(tmp_path, blocks("curl", "sh")[0], server, "bash", "-euc")
+    assert pictures(tmp_path) == ["picture.png"]
+
+
+def test_litellm(server: LiveServer, tmp_path: Path) -> None:
+
+    run(tmp_path, blocks("LiteLLM", "python")[0], server, sys.executable, "-c")
+    assert pictures(tmp_path) == ["picture.png"]
+
+
+def test_langchain(guarded_server: LiveServer, tmp_path: Path) -> None:
+    run(tmp_path, blocks("LangChain", "python")[0], guarded_server, sys.executable, "-c")
+    assert pictures(tmp_path) == ["picture.png"]
+
+
+def test_the_body_that_open_webui_sends(http: httpx.Client) -> None:
+    body = {"model": "demo", "prompt": "a cat", "n": 1, "size": "64x64", "response_format": "b64_json", "steps": 50}
+    response = http.post("/v1/images/generations?api-version=1", json={**body, "num_inference_steps": 1})
+    assert response.status_code == 200
+    assert response.json()["data"][0]["b64_json"].startswith("iVBOR")
+    assert response.headers["x-ignored-params"] == "steps"
+    for setting in re.findall(r"^([A-Z_]+)=", blocks("Open WebUI", "sh")[0], flags=re.MULTILINE):
+        assert setting.startswith(("IMAGE", "ENABLE_IMAGE"))
+
+
+def test_flags_named_on_the_page_exist() -> None:
+    from server.cli import build_parser
+
+    for flags in re.findall(r'ARGS="([^"]+)"', DOCUMENT):
+        build_parser().parse_args(["serve", *flags.split()])

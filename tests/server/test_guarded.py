@@ -1,0 +1,67 @@
+"""A server as an operator sets it up: a key, URLs, strict fields, JSON logs, a limit per key."""
+
+import json
+
+import httpx
+import openai
+import pytest
+
+from .conftest import API_KEY
+from .live import LiveServer, request_under_way
+from .test_load import LONG, wait_for
+
+
+@pytest.fixture
+def guarded(guarded_server: LiveServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{guarded_server.url}/v1", api_key=API_KEY, max_retries=0)
+
+
+def test_the_official_client_raises_its_own_errors_for_keys(guarded: openai.OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError) as caught:
+        guarded.with_options(api_key="wrong").models.list()
+    assert caught.value.code == "invalid_api_key"
+    assert caught.value.request_id
+
+
+def test_unknown_fields_are_refused(guarded: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        guarded.images.generate(prompt="a cat", extra_body={"num_inference_step": 1})
+    assert (caught.value.code, caught.value.param) == ("unknown_parameter", "num_inference_step")
+
+
+def test_a_url_by_default_fetched_without_a_key_and_in_parts(guarded: openai.OpenAI) -> None:
+    answer = guarded.images.generate(
+        prompt="a cat",
+        size="64x64",  # type: ignore[arg-type]
+        output_format="png",
+        extra_body={"num_inference_steps": 1},
+    )
+    assert answer.data
+    url = answer.data[0].url or ""
+    whole = httpx.get(url)
+    assert whole.status_code == 200
+    part = httpx.get(url, headers={"range": "bytes=1-3"})
+    assert (part.status_code, part.content) == (206, b"PNG")
+
+
+def test_more_at_once_than_a_key_may_have_is_429(guarded: openai.OpenAI, guarded_server: LiveServer) -> None:
+    with (
+        request_under_way(guarded_server.url, "one", LONG, API_KEY),
+        request_under_way(guarded_server.url, "two", LONG, API_KEY),
+        pytest.raises(openai.RateLimitError) as caught,
+    ):
+        guarded.images.generate(prompt="a cat", size="64x64")  # type: ignore[call-overload]
+    assert caught.value.code == "rate_limit_exceeded"
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+def test_every_line_of_the_servers_log_is_json_and_holds_no_key(guarded_server: LiveServer) -> None:
+    headers = {"authorization": f"Bearer {API_KEY}", "x-request-id": "seen-in-the-log"}
+    httpx.get(f"{guarded_server.url}/v1/models", headers=headers)
+    wait_for(guarded_server, "seen-in-the-log")
+    text = guarded_server.log.read_text()
+    assert API_KEY not in text
+    lines = [json.loads(line) for line in text.splitlines() if '"logger": "sana.' in line]
+    [line] = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/models", 200)
+    assert len(line["tenant"]) == 16

@@ -1,0 +1,114 @@
+"""/metrics, read as Prometheus reads it."""
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine import GenerationParams, StepReport, Timings
+from server.metrics import Metrics, size_class
+
+SERIES = [
+    "sana_http_responses",
+    "sana_images",
+    "sana_pixels",
+    "sana_request_seconds",
+    "sana_stage_seconds",
+    "sana_step_seconds",
+    "sana_batch_tokens",
+    "sana_batch_occupancy",
+    "sana_batch_images",
+    "sana_ready",
+    "sana_queue_seconds",
+    "sana_queued_images",
+    "sana_running_images",
+    "sana_rejected",
+    "sana_cancelled",
+    "sana_retries",
+    "sana_engine_restarts",
+    "sana_wasted_device_seconds",
+    "sana_prompt_cache_hits",
+    "sana_prompt_cache_misses",
+    "sana_device_memory_bytes",
+]
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def parse(text: str) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scrape(http: httpx.Client) -> Samples:
+    response = http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return parse(response.text)
+
+
+def test_every_series_is_there(http: httpx.Client) -> None:
+    names = {family.name for family in text_string_to_metric_families(http.get("/metrics").text)}
+    assert set(SERIES) <= names
+
+
+def test_an_image_is_counted_in_all_its_stages(http: httpx.Client) -> None:
+    before = scrape(http)
+    body = {"prompt": "a red circle", "size": "64x96", "num_inference_steps": 3, "n": 2}
+    assert http.post("/v1/images/generations", json=body).status_code == 200
+    after = scrape(http)
+
+    def gained(name: str, **labels: str) -> float:
+        key = (name, tuple(sorted(labels.items())))
+        return after[key] - before.get(key, 0)
+
+    assert gained("sana_images_total") == 2
+    assert gained("sana_pixels_total") == 2 * 64 * 96
+    assert gained("sana_request_seconds_count", size="256") == 1
+    for stage in ("queue", "encode", "denoise", "decode"):
+        assert gained("sana_stage_seconds_count", stage=stage) == 2
+    assert gained("sana_stage_seconds_sum", stage="denoise") > 0
+    assert gained("sana_step_seconds_count", phase="denoise") >= 3
+    assert gained("sana_batch_tokens_sum") > 0
+    assert gained("sana_http_responses_total", route="/v1/images/generations", status="200") == 1
+    assert after[("sana_ready", ())] == 1
+    assert after[("sana_running_images", ())] == 0
+
+
+def test_labels_are_few_whatever_clients_ask(http: httpx.Client) -> None:
+    for path in ("/a", "/b", "/v1/models/x", "/v1/models/y", "/files/z"):
+        http.get(path)
+    routes = {dict(labels)["route"] for name, labels in scrape(http) if name == "sana_http_responses_total"}
+    assert not routes & {"/a", "/b", "/v1/models/x", "/files/z"}
+    assert {"unknown", "/files/{name:path}"} <= routes
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "label"), [(32, 32, "256"), (256, 256, "256"), (256, 288, "512"), (4096, 4096, "4096")]
+)
+def test_sizes_share_labels(width: int, height: int, label: str) -> None:
+    assert size_class(GenerationParams("a", width, height, 1, 1.0, 0)) == label
+
+
+@pytest.mark.parametrize("budget", [0, 100])
+def test_an_image_beyond_the_budget_fills_its_step(budget: int) -> None:
+    metrics = Metrics()
+    metrics.observe_step(StepReport(0, "denoise", 0.03, 512, budget, 0, 1, 1, 0, 0, 0))
+    assert parse(metrics.render().decode())[("sana_batch_occupancy_sum", ())] == 1
+
+
+def test_steps_fill_the_histograms() -> None:
+    metrics = Metrics()
+    metrics.observe_step(StepReport(0, "denoise", 0.03, 512, 1024, 0, 4, 2, 0, 0, 0))
+    metrics.observe_step(StepReport(0, "encode", 0.01, 0, 1024, 0, 1, 1, 0, 1, 0))
+    metrics.observe_image(GenerationParams("a", 256, 256, 1, 1.0, 0), Timings(1, 2, 3, 4))
+    samples = parse(metrics.render().decode())
+    assert samples[("sana_batch_tokens_count", ())] == 1
+    assert samples[("sana_batch_occupancy_sum", ())] == 0.5
+    assert samples[("sana_batch_images_sum", ())] == 4
+    assert samples[("sana_step_seconds_count", (("phase", "encode"),))] == 1
+    assert samples[("sana_stage_seconds_sum", (("stage", "decode"),))] == 4
+    assert ("sana_request_seconds_bucket", (("le", "0.05"), ("size", "256"))) not in samples
+    metrics.observe_request(GenerationParams("a", 256, 256, 1, 1.0, 0), 0.01)
+    samples = parse(metrics.render().decode())
+    assert samples[("sana_request_seconds_bucket", (("le", "0.05"), ("size", "256")))] == 1
