@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import torch
 
-from engine import EngineConfig, Event, Failed, Finished, GenerationParams
+from engine import EngineConfig, Event, Failed, Finished, GenerationParams, StepReport
 from engine.core import EngineCore
+from engine.messages import Submit
 from engine.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps
 from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
 from server.evaluation.suite import KINDS
@@ -24,12 +25,13 @@ def euler_schedule(steps: int, shift: float) -> Schedule:
     return Schedule(times, 1.0, torch.ones(steps), torch.tensor(rows, dtype=torch.float32))
 
 
-def sit(core: EngineCore, events: "queue.SimpleQueue[Event]", each: int, steps: int) -> list[Mark]:
+def sit(core: EngineCore, events: "queue.SimpleQueue[Event | StepReport]", each: int, steps: int) -> list[Mark]:
     """The exam on an engine core in this process, a picture at a time."""
     size = core.model.default_size[0]
 
     async def draw(prompt: str, seed: int) -> bytes:
-        core.submit(f"{seed}", GenerationParams(prompt, size, size, steps, core.model.default_guidance, seed))
+        params = GenerationParams(prompt, size, size, steps, core.model.default_guidance, seed)
+        core.submit(Submit(str(seed), params))
         while core.busy:
             core.step()
         while True:
@@ -46,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__)
     parser.add_argument("--each", type=int, default=30, help="prompts of each kind (%(default)s)")
     each = parser.parse_args().each
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    events: queue.SimpleQueue[Event | StepReport] = queue.SimpleQueue()
     core = EngineCore(EngineConfig(device="cpu"), events.put)
     shift = core.runner.solver.flow_shift
     flow_dpm: Callable[[int], Schedule] = lambda steps: dpmpp_2m_schedule(steps, shift)  # noqa: E731

@@ -60,6 +60,8 @@ SYNONYMS = {
     "large": ("big", "huge"),
 }
 SYNONYM_RATE = 0.12
+PHRASE_STARTS = {"a", "an", "the", "to", "on", "at", "and", "with", "left", "right", "above", "below", "over", "under"}
+CONSONANTS, VOWELS = "bcdfghjklmnprstvwxyz", "aeiou"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,32 @@ def draw_caption(scene: Scene, rng: Random, temperature: float = TEMPERATURE) ->
     """One caption, more complete ones more often."""
     found = captions(scene, rng)
     return rng.choices(found, [math.exp(c.score / temperature) for c in found])[0].text
+
+
+def with_noise(text: str, rng: Random, rate: float = 0.5) -> str:
+    """Now and then a word that means nothing, or a comma: users have words that no template has.
+
+    A model that knew its templates alone drew 110 of 111 held-out prompts right in plain words, and 32 of 87 in others.
+    """
+    if rng.random() > rate:
+        return text
+    words = text.split(" ")
+    # Only where a phrase may begin or end: never between an article or a number and its noun.
+    seams = [i for i, word in enumerate(words) if word in PHRASE_STARTS or i == 0] + [len(words)]
+    for seam in sorted(rng.sample(seams, min(len(seams), rng.choice((1, 1, 2)))), reverse=True):
+        noise = [_nonsense(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
+        if seam and rng.random() < 0.35:
+            words[seam - 1] = words[seam - 1].rstrip(",") + ","
+        if noise and rng.random() < 0.25:
+            noise[-1] += ","
+        words[seam:seam] = noise
+    return " ".join(words)
+
+
+def _nonsense(rng: Random) -> str:
+    """Letters in the rhythm of a word."""
+    syllables = (rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice(("", *CONSONANTS)) for _ in range(3))
+    return "".join(list(syllables)[: rng.randint(1, 3)])
 
 
 def article(words: str) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 from engine.models.sana import SanaConfig, SanaTransformer
 from kernels.layout import TokenLayout
 
-from .captions import draw_caption
+from .captions import draw_caption, with_noise
 from .cells import CLASSES, cell_loss
 from .latents import LatentSet
 from .optimizer import Muon, schedule
@@ -102,7 +102,7 @@ def flow_loss(model: Generator, data: LatentSet, batch: int, rng: Random) -> tup
     """(loss of the velocity, loss of the probe). Each text serves REPEATS images with times and noises of their own:
     encoding it costs as much as an image."""
     picks = [rng.randrange(len(data.scenes)) for _ in range(batch // REPEATS)]
-    captions = ["" if rng.random() < DROPOUT else draw_caption(data.scenes[i], rng) for i in picks]
+    captions = ["" if rng.random() < DROPOUT else with_noise(draw_caption(data.scenes[i], rng), rng) for i in picks]
     rows = [model.text_encoder.token_ids(c) if c else [] for c in captions]
     order = sorted(range(len(picks)), key=lambda k: -len(rows[k]))  # the empty captions last
     picks, rows = [picks[k] for k in order], [rows[k] for k in order]

@@ -14,7 +14,7 @@ from torch import nn
 
 from engine.models.embeddings import position_embedding
 
-from .captions import draw_caption
+from .captions import draw_caption, with_noise
 from .cells import CLASSES, cell_loss, scene_cells
 from .optimizer import Muon, schedule
 from .run import Run, Stateful
@@ -53,7 +53,7 @@ class Reader(nn.Module):
 def reading_batch(rng: Random, size: int) -> tuple[list[str], torch.Tensor]:
     scenes = [sample_scene(rng) for _ in range(size)]
     cells = np.stack([scene_cells(scene, GRID, GRID) for scene in scenes])
-    return [draw_caption(scene, rng) for scene in scenes], torch.from_numpy(cells).flatten(1, 2)
+    return [with_noise(draw_caption(scene, rng), rng) for scene in scenes], torch.from_numpy(cells).flatten(1, 2)
 
 
 def train_reading(encoder: TextEncoder, work: Path, minutes: float, lr: float = 3e-3) -> TextEncoder:

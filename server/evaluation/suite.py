@@ -19,6 +19,7 @@ Look = tuple[str, str]  # shape, colour
 Template = tuple[str, ...]
 
 KINDS = ("single object", "color", "counting", "two objects", "attribute binding", "position")
+SIZES = ("", "small", "large")
 NUMBERS = ("one", "two", "three", "four")
 SINGLE: Template = ("{a}", "a photo of {a}", "one picture with {a}", "we see {a} here")
 COLOR: Template = ("{a}", "a photo of {a}", "{a}, nothing else", "we see {a} here")
@@ -71,10 +72,10 @@ def tasks(each: int, seed: int = 1) -> Iterator[Task]:
     """`each` prompts of every kind, the same for the same seed."""
     rng = Random(seed)
     for _ in range(each):
-        (look,) = _unseen(rng, 1)
-        yield Task("single object", _fill(SINGLE, rng, a=named(look)), ((look[0], None),))
-        (look,) = _unseen(rng, 1)
-        yield Task("color", _fill(COLOR, rng, a=named(look)), ((None, look[1]),))
+        look, size = _unseen_lone(rng)
+        yield Task("single object", _fill(SINGLE, rng, a=named(look, size)), ((look[0], None),))
+        look, size = _unseen_lone(rng)
+        yield Task("color", _fill(COLOR, rng, a=named(look, size)), ((None, look[1]),))
         number = rng.randrange(len(NUMBERS))
         look = _unseen(rng, 1, copies=number + 1)[0]
         what = f"{look[1]} {look[0]}{'s' if number else ''}"
@@ -91,14 +92,22 @@ def tasks(each: int, seed: int = 1) -> Iterator[Task]:
         yield Task("position", _fill(POSITION, rng, a=named(a), b=named(b), **words), (a, b), relation)
 
 
-def named(look: Look) -> str:
+def named(look: Look, size: str = "") -> str:
     """ "a red circle" for ("circle", "red")."""
-    words = f"{look[1]} {look[0]}"
+    words = f"{size} {look[1]} {look[0]}".strip()
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def _fill(templates: Template, rng: Random, **words: str) -> str:
     return rng.choice(templates).format(**words)
+
+
+def _unseen_lone(rng: Random) -> tuple[Look, str]:
+    """A look and the word for its size that training never draws together on an object that is alone."""
+    while True:
+        look, size = (rng.choice(SHAPES), rng.choice(tuple(COLORS))), rng.choice(SIZES)
+        if held_out([look], size):
+            return look, size
 
 
 def _unseen(rng: Random, count: int, copies: int = 1) -> list[Look]:

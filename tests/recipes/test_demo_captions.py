@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from recipes.demo.captions import INVERSE, NUMBERS, RELATIONS, SYNONYMS, Caption, captions, draw_caption
+from recipes.demo.captions import INVERSE, NUMBERS, RELATIONS, SYNONYMS, Caption, captions, draw_caption, with_noise
 from recipes.demo.world import BACKGROUNDS, SIZES, Object, Scene, sample_scene
 from server.evaluation.shapes import COLORS, SHAPES
 
@@ -122,3 +122,19 @@ def test_temperature_moves_it() -> None:
         return sum(len(draw_caption(scene, rng, temperature)) for _ in range(400)) / 400
 
     assert mean_length(0.05) > mean_length(100.0)
+
+
+def test_noise_stays_outside_the_phrases() -> None:
+    rng, text = Random(0), "three red stars"
+    heard = [with_noise(text, rng, rate=1.0) for _ in range(200)]
+    assert all(text in noisy for noisy in heard)
+    assert len(set(heard)) > 100
+    pairs = [with_noise("a red circle and a blue square", rng, rate=1.0) for _ in range(200)]
+    assert all("a red circle" in noisy and "a blue square" in noisy for noisy in pairs)
+    assert any("circle, " in noisy for noisy in pairs)
+
+
+def test_half_of_the_captions_stay_as_they_are() -> None:
+    rng = Random(1)
+    same = sum(with_noise("a red circle", rng) == "a red circle" for _ in range(1000))
+    assert 480 < same < 650  # the noise is empty at times
