@@ -83,7 +83,7 @@ def make_requests(px: Sequence[int], steps: int, guided: bool) -> tuple[Request,
     requests = []
     for i, side in enumerate(px):
         params = GenerationParams(f"{PROMPT} {i}", side, side, steps, GUIDANCE, seed=i)
-        requests.append(Request(str(i), 0, params, (side // 32) ** 2, forwards=2 if guided else 1))
+        requests.append(Request(str(i), 0, params, guided, tokens=(side // 32) ** 2 * (2 if guided else 1)))
     return tuple(requests)
 
 
@@ -95,14 +95,15 @@ def denoise_once(runner: ModelRunner, requests: tuple[Request, ...]) -> None:
 def measure_ours(clock: Clock, runner: ModelRunner, px: int, batch: int, steps: int, peak: float) -> tuple[str, ...]:
     """Cells from `encode` on; `total` is encode, all steps and all decodes, put together."""
     clock.reset_memory()
-    guided = runner.uses_guidance_branch
+    guided = not runner.config.guidance_embeds
     requests = make_requests([px] * batch, steps, guided)
     encode_time = clock.measure(lambda: runner.encode(requests))
     step_time = clock.measure(lambda: denoise_once(runner, requests))
-    decode_time = clock.measure(lambda: [runner.decode(request) for request in requests], repeats=3)
+    decode_time = clock.measure(lambda: [runner.decode(request)() for request in requests], repeats=3)
     tokens = sum(request.tokens for request in requests)
+    attended = tokens // 2 if guided else tokens  # the empty negative prompt asks no query
     text = requests[0].state.text.length if requests[0].state else 0
-    flops = step_flops(runner.config, tokens * requests[0].forwards, tokens, text)
+    flops = step_flops(runner.config, tokens, attended, text)
     rate = flops / step_time
     total = encode_time + steps * step_time + decode_time
     times = [f"{1000 * t:.1f}" for t in (encode_time, step_time, decode_time, total)]
@@ -123,7 +124,7 @@ def measure_diffusers(
 
 def measure_mixed(clock: Clock, runner: ModelRunner, sides: Sequence[int]) -> tuple[float, float]:
     """Seconds of one step of a mixed trace: all in one pack, and picture after picture."""
-    requests = make_requests(sides, 20, runner.uses_guidance_branch)
+    requests = make_requests(sides, 20, not runner.config.guidance_embeds)
     runner.encode(requests)
     packed = clock.measure(lambda: denoise_once(runner, requests))
     alone = sum(clock.measure(lambda r=request: denoise_once(runner, (r,))) for request in requests)

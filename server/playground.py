@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
-
-from .errors import FileNotFound
 
 router = APIRouter(include_in_schema=False)
 STATIC = Path(__file__).parent / "static"
@@ -32,5 +31,5 @@ async def show_playground() -> FileResponse:
 @router.get("/static/{name}")
 async def read_static(name: str) -> FileResponse:
     if name not in TYPES:
-        raise FileNotFound("there is no such page")
+        raise HTTPException(404)
     return FileResponse(STATIC / name, media_type=TYPES[name], headers=HEADERS)

@@ -197,6 +197,8 @@ def _pair(scene: Scene, rng: Random) -> Iterator[tuple[str, float]]:
         yield f"{a} {rng.choice(('is', 'sits', 'stands', 'that is', 'placed'))} {phrase} {b}", 5
         yield f"{rng.choice(RELATIONS[back])} {a} {rng.choice(('is', 'there is', 'we see', 'sits'))} {b}", 5
         yield f"{a} with {b} {PLACES[back]}", 5
+        yield f"{a} and {PLACES[back]} {b}", 5
+        yield f"{a} and, {PLACES[back]}, {b}", 5
         yield f"{a}{rng.choice((' and', ','))} {b} {SIDES[back]}", 5
         yield f"{a} {SIDES[word]}{rng.choice((' and', ','))} {b} {SIDES[back]}", 5
         yield f"{SIDES[word]} {a}{rng.choice((' and', ','))} {SIDES[back]} {b}", 5

@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -56,15 +57,25 @@ async def examine_url(url: str, settings: ExamSettings, api_key: str = "") -> li
 
         async def draw(prompt: str, seed: int) -> bytes:
             body = {"prompt": prompt, "seed": seed, **options}
-            try:
-                answer = await client.post("/v1/images/generations", json=body)
-            except httpx2.HTTPError as error:
-                raise SanaError(f"{url} did not answer: {type(error).__name__}: {error}") from None
+            answer = await ask(client, body)
+            waited = 0.0
+            while answer.status_code == httpx2.codes.TOO_MANY_REQUESTS and waited < ANSWER_SECONDS:
+                pause = float(answer.headers.get("retry-after", 1))
+                await asyncio.sleep(pause)
+                waited += pause
+                answer = await ask(client, body)
             if answer.status_code != httpx2.codes.OK:
                 raise SanaError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
             return base64.b64decode(answer.json()["data"][0]["b64_json"])
 
         return await examine(draw, settings)
+
+
+async def ask(client: httpx2.AsyncClient, body: dict[str, Any]) -> httpx2.Response:
+    try:
+        return await client.post("/v1/images/generations", json=body)
+    except httpx2.HTTPError as error:
+        raise SanaError(f"{client.base_url} did not answer: {type(error).__name__}: {error}") from None
 
 
 async def examine_engine(config: EngineConfig, settings: ExamSettings) -> list[Mark]:

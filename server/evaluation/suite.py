@@ -28,8 +28,8 @@ PAIR: Template = ("{a} and {b}", "a photo of {a} and {b}", "{a} together with {b
 POSITION: Template = (
     "{a} {phrase} {b}",
     "a photo of {a} {phrase} {b}",
-    "a picture with {a} {phrase} {b}",
-    "{b} and, {place}, {a}",
+    "one can find {a} {phrase} {b} here",
+    "{b}, where {place} stands {a}",
 )
 PHRASES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 PLACES = {"left": "to its left", "right": "to its right", "above": "above it", "below": "below it"}

@@ -160,15 +160,20 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
         assert (stats.restarts, stats.retries) == (1, 3)
         assert client.ready
 
-    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", hang_seconds=1.0, exact=True), scenario)
+    run(
+        EngineConfig(
+            model=str(checkpoint("sana-1.5")), device="cpu", hang_seconds=1.0, exact=True, max_queue_seconds=3600
+        ),
+        scenario,
+    )
 
 
 def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         short = asyncio.create_task(finished(client.generate(replace(PARAMS, num_inference_steps=10))))
-        endless = client.generate(ENDLESS)
+        endless = client.generate(replace(ENDLESS, width=1024, height=1024))
         await first_steps(endless)
-        draining = asyncio.create_task(client.drain(5.0))
+        draining = asyncio.create_task(client.drain(3.0))
         await asyncio.sleep(0)
         assert len(await short) == 1
         assert client.draining
@@ -179,7 +184,7 @@ def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable
             await first_steps(endless, 1000)
         await draining
 
-    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario)
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", max_queue_seconds=3600), scenario)
 
 
 def test_every_step_is_reported(checkpoint: Callable[[str], Path]) -> None:
