@@ -14,7 +14,7 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2> /dev/null),,https://downloa
 # Modules compile when first imported: compiling all of them ahead doubles the installation's CPU time (60 s against 28).
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: install serve test lint clean
+.PHONY: install serve test lint pictures clean
 
 install: .venv/installed
 
@@ -28,6 +28,9 @@ lint: .venv/installed-test
 	.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
 	.venv/bin/python -m mypy
+
+pictures: .venv/installed
+	.venv/bin/python -m recipes.demo.contact_sheet docs/demo.png
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

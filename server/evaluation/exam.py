@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import io
 import math
 from collections.abc import Awaitable, Callable
@@ -80,7 +81,7 @@ async def ask(client: httpx2.AsyncClient, body: dict[str, Any]) -> httpx2.Respon
 
 async def examine_engine(config: EngineConfig, settings: ExamSettings) -> list[Mark]:
     """Marks a model by an engine of our own. Raises SanaError."""
-    engine = EngineClient(config)
+    engine = EngineClient(dataclasses.replace(config, max_queue_seconds=math.inf))  # nobody else is waiting
     model = await engine.start()
 
     async def draw(prompt: str, seed: int) -> bytes:
