@@ -171,7 +171,7 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
 def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         short = asyncio.create_task(finished(client.generate(replace(PARAMS, num_inference_steps=10))))
-        endless = client.generate(replace(ENDLESS, width=1024, height=1024))
+        endless = client.generate(replace(ENDLESS, width=2048, height=2048))
         await first_steps(endless)
         draining = asyncio.create_task(client.drain(3.0))
         await asyncio.sleep(0)
