@@ -15,8 +15,9 @@ from collections.abc import Callable
 from engine import EngineConfig, Event, Failed, Finished, GenerationParams, StepReport
 from engine.core import EngineCore
 from engine.messages import Submit
+from server.bench import percentile
 
-from .serving import PROMPTS, percentile
+from .serving import PROMPTS
 
 Choose = Callable[[list[int], list[GenerationParams]], list[int]]  # outstanding requests -> what to begin now
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx2
 
+from server.bench import percentile
+
 TIMEOUT_SECONDS = 600.0
 PROMPTS = ("a red circle", "a blue square to the left of a green star", "two yellow hearts", "a pink ring above a box")
 
@@ -72,12 +74,6 @@ async def load(url: str, trace: list[tuple[float, dict[str, Any]]]) -> tuple[Out
             await asyncio.sleep(max(0.0, started + moment - time.perf_counter()))
             group.create_task(ask(client, body, outcome))
     return outcome, time.perf_counter() - started
-
-
-def percentile(values: list[float], share: int) -> float:
-    """The smallest value that at least `share` per cent do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(-(-len(ordered) * share // 100) - 1, 0)]
 
 
 def percentiles(values: list[float]) -> str:

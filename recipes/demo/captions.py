@@ -95,7 +95,7 @@ def draw_caption(scene: Scene, rng: Random, temperature: float = TEMPERATURE) ->
 def with_noise(text: str, rng: Random, rate: float = 0.5) -> str:
     """Now and then a word that means nothing, or a comma: users have words that no template has.
 
-    A model that knew its templates alone drew 110 of 111 held-out prompts right in plain words, and 32 of 87 in others.
+    A model that knew its templates alone drew 98 of 100 held-out prompts right in plain forms, 73 of 116 in others.
     """
     if rng.random() > rate:
         return text

@@ -5,7 +5,7 @@ import queue
 import pytest
 
 from benchmarks.policies import POLICIES, make_trace, replay, same_shape
-from benchmarks.serving import arrivals, percentile
+from benchmarks.serving import arrivals
 from engine import EngineConfig, Event, StepReport
 from engine.core import EngineCore
 
@@ -39,7 +39,3 @@ def test_arrivals_come_at_their_rate_and_are_the_same_for_a_seed() -> None:
     assert all(0 < moment < 100 for moment, _ in trace)
     assert trace == arrivals(20.0, 100.0, ["64x64", "96x64"], 4, seed=0)
     assert {body["size"] for _, body in trace} == {"64x64", "96x64"}
-
-
-def test_percentiles_are_values_that_were_measured() -> None:
-    assert [percentile([3.0, 1.0, 2.0], share) for share in (1, 50, 99)] == [1.0, 2.0, 3.0]
