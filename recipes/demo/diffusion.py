@@ -29,7 +29,6 @@ DROPOUT = 0.1
 REPEATS = 4
 ALIGNED_BLOCK = 2  # of 7: by then the network should know what belongs where
 ALIGNMENT = 0.15  # weight of that loss beside the diffusion's
-TEXT_RATE = 0.2  # the text encoder can read already: its share of the learning rate
 
 
 class Generator(nn.Module):
@@ -91,6 +90,14 @@ class Stage:
         return data, batch
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates: of the transformer, and of the text encoder, which can read already."""
+
+    transformer: float
+    text: float
+
+
 def shifted_times(texts: int, repeats: int) -> torch.Tensor:
     """Logit-normal times, shifted as the sampler's sigmas are; stratified over the repeats of a text."""
     strata = (torch.arange(repeats) + torch.rand(texts, repeats)) / repeats
@@ -122,18 +129,17 @@ def train_generator(
     average: Generator,
     work: Path,
     stages: list[Stage],
+    rates: Rates,
     on_save: Callable[[], None] = lambda: None,
-    lr: float = 2e-3,
 ) -> None:
     """Run the stages on one schedule, resuming from work/generator.pt. `average` ends as the averaged weights."""
     torch.manual_seed(1)
-    average.load_state_dict(model.state_dict())
     named = list(model.named_parameters())
     text = [(name, p) for name, p in named if name.startswith("text_encoder")]
     rest = [(name, p) for name, p in named if not name.startswith("text_encoder")]
     optimizers = {
-        "text_optimizer": Muon(text, lr=lr * TEXT_RATE, adam_lr=lr * TEXT_RATE, decay=0.02),
-        "optimizer": Muon(rest, lr=lr, adam_lr=lr, decay=0.02),
+        "text_optimizer": Muon(text, lr=rates.text, adam_lr=rates.text, decay=0.02),
+        "optimizer": Muon(rest, lr=rates.transformer, adam_lr=rates.transformer, decay=0.02),
     }
     parts: dict[str, Stateful] = {"model": model, "average": average, **optimizers}
     run = Run(work / "generator.pt", stages[-1].minutes, parts, model.text_encoder.device, on_save)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from .autoencoder import Autoencoder
 from .diffusion import Generator
@@ -47,6 +47,13 @@ def export(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None
     write_weights(folder / "vae" / "diffusion_pytorch_model.safetensors", autoencoder)
     write_weights(folder / "transformer" / "diffusion_pytorch_model.safetensors", generator.transformer)
     write_weights(folder / "text_encoder" / "model.safetensors", generator.text_encoder.model)
+
+
+def restore(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None:
+    """The weights of an exported checkpoint, to train on from."""
+    autoencoder.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+    generator.transformer.load_state_dict(load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors"))
+    generator.text_encoder.model.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

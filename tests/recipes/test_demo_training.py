@@ -13,8 +13,8 @@ from kernels.layout import TokenLayout
 from kernels.rms_norm import rms_norm_reference
 from recipes.demo import training_ops
 from recipes.demo.autoencoder import Autoencoder, reconstruction_loss, training_batch
-from recipes.demo.diffusion import REPEATS, Generator, Stage, flow_loss, shifted_times, train_generator
-from recipes.demo.export import export
+from recipes.demo.diffusion import REPEATS, Generator, Rates, Stage, flow_loss, shifted_times, train_generator
+from recipes.demo.export import export, restore
 from recipes.demo.latents import LatentSet, encode_scenes
 from recipes.demo.optimizer import Muon, orthogonalized, schedule
 from recipes.demo.standardize import standardized
@@ -158,12 +158,14 @@ def test_an_interrupted_training_goes_on(work: Path, tmp_path: Path, capsys: pyt
     stages = [Stage(((some_latents(8), 8, 1.0),), 0.01)]
     torch.manual_seed(0)
     model, average = generator(work), generator(work)
-    train_generator(model, average, tmp_path, stages)
+    train_generator(model, average, tmp_path, stages, Rates(2e-3, text=4e-4))
     state = torch.load(tmp_path / "generator.pt", weights_only=True)
     assert state["step"] >= 1
     assert torch.equal(state["average"]["transformer.proj_out.weight"], average.transformer.proj_out.weight)
     again = generator(work)
-    train_generator(generator(work), again, tmp_path, stages)  # its time is spent: nothing is left to do
+    train_generator(
+        generator(work), again, tmp_path, stages, Rates(2e-3, text=4e-4)
+    )  # its time is spent: nothing is left to do
     for name, tensor in average.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert torch.load(tmp_path / "generator.pt", weights_only=True)["step"] == state["step"]
@@ -185,3 +187,13 @@ def test_export_is_a_small_diffusers_checkpoint(work: Path, tmp_path: Path) -> N
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"model_index.json", "vae/config.json", "transformer/config.json", "tokenizer/tokenizer.json"} <= files
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 25_000_000
+
+
+def test_a_checkpoint_can_be_trained_on(work: Path, tmp_path: Path) -> None:
+    first = (Autoencoder(), generator(work))
+    export(*first, tmp_path)
+    second = (Autoencoder(), generator(work))
+    restore(*second, tmp_path)
+    for before, after in zip(first, second, strict=True):
+        kept = {name: tensor for name, tensor in after.state_dict().items() if not name.startswith("probe")}
+        assert all(torch.equal(before.state_dict()[name].bfloat16().float(), tensor) for name, tensor in kept.items())
