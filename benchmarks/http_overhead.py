@@ -9,30 +9,17 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 
 import httpx2
 
 from engine import EngineClient, EngineConfig, Finished, GenerationParams
 
+from .live import health_asked, serve
+
 SIDE = 256
 WARM_UP = 3
-
-
-@contextlib.contextmanager
-def serve() -> Iterator[str]:
-    """The URL of a server with the demo model on the CPU."""
-    command = [sys.executable, "-m", "server.cli", "serve", "--device", "cpu", "--port", "0", "--log-level", "warning"]
-    command += ["--max-queue-seconds", "600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield re.findall(r"http://\S+", process.stdout.readline())[0]
-        process.terminate()
 
 
 async def draw_alone(engine: EngineClient, seed: int, steps: int) -> float:
@@ -60,32 +47,6 @@ async def stream(client: httpx2.AsyncClient, seed: int, steps: int) -> float:
         text = b"".join([chunk async for chunk in response.aiter_bytes()])
     assert b"event: image_generation.completed" in text, text[:300]
     return time.perf_counter() - started
-
-
-HEALTH = """
-import sys, time
-from http.client import HTTPConnection
-connection = HTTPConnection(sys.argv[1])
-while True:
-    started = time.perf_counter()
-    connection.request("GET", "/health")
-    connection.getresponse().read()
-    print(time.perf_counter() - started, flush=True)
-    time.sleep(0.01)
-"""
-
-
-@contextlib.contextmanager
-def health_asked(url: str) -> Iterator[list[float]]:
-    """Seconds of each answer, complete at the end; in a process of its own, since this one is busy itself."""
-    seconds: list[float] = []
-    command = [sys.executable, "-c", HEALTH, url.removeprefix("http://")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield seconds
-        finally:
-            process.terminate()
-            seconds += [float(line) for line in (process.stdout or []) if line.endswith("\n")]
 
 
 def told(seconds: list[float]) -> str:
@@ -120,8 +81,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="per picture (%(default)s)")
     parser.add_argument("--streams", type=int, default=100, help="at once (%(default)s)")
     arguments = parser.parse_args()
-    with serve() as url:
-        asyncio.run(measure(url, arguments))
+    with serve("--max-queue-seconds", "600") as server:
+        asyncio.run(measure(server.url, arguments))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.live import Server
+
 from .live import ENVIRONMENT, LiveServer
 
 POISON = Path(__file__).parent / "poison"
@@ -40,13 +42,6 @@ def images(answer: httpx.Response) -> list[np.ndarray]:
     assert answer.status_code == 200, answer.text
     files = [base64.b64decode(entry["b64_json"]) for entry in answer.json()["data"]]
     return [np.asarray(Image.open(io.BytesIO(file))).astype(int) for file in files]
-
-
-def children(pid: int) -> list[int]:
-    """Engine processes of a server."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")  # by the thread that started them
-    found = [child for each in lists for child in each.read_text().split()]
-    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +101,8 @@ def test_chaos_loses_nothing_but_the_request_that_is_at_fault(crowd_server: Live
 
     async def kill() -> None:
         await asyncio.sleep(draw.uniform(1, 4))
-        os.kill(children(crowd_server.process.pid)[0], signal.SIGKILL)
+        engines = Server(crowd_server.url, crowd_server.process.pid).engines()
+        os.kill(engines[0], signal.SIGKILL)
 
     async def main() -> None:
         limits = httpx.Limits(max_connections=100)
