@@ -20,6 +20,8 @@ import httpx2
 
 from engine import EngineClient, EngineConfig, Finished, GenerationParams
 
+from .health import health_asked
+
 SIDE = 256
 WARM_UP = 3
 
@@ -60,32 +62,6 @@ async def stream(client: httpx2.AsyncClient, seed: int, steps: int) -> float:
         text = b"".join([chunk async for chunk in response.aiter_bytes()])
     assert b"event: image_generation.completed" in text, text[:300]
     return time.perf_counter() - started
-
-
-HEALTH = """
-import sys, time
-from http.client import HTTPConnection
-connection = HTTPConnection(sys.argv[1])
-while True:
-    started = time.perf_counter()
-    connection.request("GET", "/health")
-    connection.getresponse().read()
-    print(time.perf_counter() - started, flush=True)
-    time.sleep(0.01)
-"""
-
-
-@contextlib.contextmanager
-def health_asked(url: str) -> Iterator[list[float]]:
-    """Seconds of each answer, complete at the end; in a process of its own, since this one is busy itself."""
-    seconds: list[float] = []
-    command = [sys.executable, "-c", HEALTH, url.removeprefix("http://")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield seconds
-        finally:
-            process.terminate()
-            seconds += [float(line) for line in (process.stdout or []) if line.endswith("\n")]
 
 
 def told(seconds: list[float]) -> str:

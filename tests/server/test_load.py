@@ -3,15 +3,13 @@
 import asyncio
 import concurrent.futures
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from benchmarks.health import health_asked
 
 from .live import LiveServer, request_under_way
 
@@ -52,32 +50,6 @@ async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
     async with client.stream("POST", "/v1/images/generations", json=body) as response:
         assert response.status_code == 200
         return [line async for line in response.aiter_lines() if line.startswith("event: ")][-1]
-
-
-HEALTH = """
-import sys, time
-from http.client import HTTPConnection
-connection = HTTPConnection(sys.argv[1])
-while True:
-    started = time.perf_counter()
-    connection.request("GET", "/health")
-    assert connection.getresponse().read()
-    print(time.perf_counter() - started, flush=True)
-    time.sleep(0.02)
-"""
-
-
-@contextmanager
-def health_asked(url: str) -> Iterator[list[float]]:
-    """Seconds of each answer, complete at the end; in a process of its own, since this one is busy itself."""
-    seconds: list[float] = []
-    command = [sys.executable, "-c", HEALTH, url.removeprefix("http://")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield seconds
-        finally:
-            process.terminate()
-            seconds += [float(line) for line in (process.stdout or []) if line.endswith("\n")]
 
 
 def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(tmp_path: Path) -> None:
