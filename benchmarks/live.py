@@ -65,7 +65,8 @@ connection = HTTPConnection(sys.argv[1])
 while True:
     started = time.perf_counter()
     connection.request("GET", "/health")
-    assert connection.getresponse().read()
+    answer = connection.getresponse()
+    assert answer.read() and answer.status == 200
     print(time.perf_counter() - started, flush=True)
     time.sleep(0.01)
 """

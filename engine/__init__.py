@@ -1,7 +1,7 @@
 """The engine as the rest of the program sees it: free of torch, which the engine's own process imports."""
 
 from .client import EngineClient
-from .config import DTYPES, QUANTIZATIONS, EngineConfig
+from .config import DTYPES, LOG_FORMATS, LOG_LEVELS, QUANTIZATIONS, EngineConfig
 from .errors import (
     CheckpointError,
     DeadlineExceeded,
@@ -13,9 +13,14 @@ from .errors import (
     RequestCancelled,
     SanaError,
 )
+from .logs import configure_logs
 from .params import check_params
 from .stats import EngineStats, StepReport
 from .types import (
+    MAX_IMAGES,
+    MAX_PARTIAL_IMAGES,
+    MAX_PROMPT_CHARS,
+    MAX_STEPS,
     Event,
     Failed,
     Finished,
@@ -32,6 +37,12 @@ from .version import VERSION
 
 __all__ = [
     "DTYPES",
+    "LOG_FORMATS",
+    "LOG_LEVELS",
+    "MAX_IMAGES",
+    "MAX_PARTIAL_IMAGES",
+    "MAX_PROMPT_CHARS",
+    "MAX_STEPS",
     "QUANTIZATIONS",
     "VERSION",
     "CheckpointError",
@@ -59,4 +70,5 @@ __all__ = [
     "StepReport",
     "Timings",
     "check_params",
+    "configure_logs",
 ]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "fp8")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class EngineConfig:
         hang_seconds: silence of a working engine process after which it is replaced, beside ten times what its
             longest step should take.
         prompt_cache_bytes: bound of the prompt cache.
-        log_level: of the engine process: debug, info, warning, error or critical.
+        log_level: least grave line to show, one of LOG_LEVELS.
+        log_format: one of LOG_FORMATS.
     """
 
     model: str = "demo"
@@ -36,6 +39,7 @@ class EngineConfig:
     hang_seconds: float = 30.0
     prompt_cache_bytes: int = 1 << 30
     log_level: str = "info"
+    log_format: str = "text"
 
     @property
     def devices(self) -> tuple[str, ...]:

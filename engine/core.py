@@ -18,11 +18,12 @@ from .errors import EngineUnavailable, GenerationFailed, SanaError
 from .faults import explain, is_fatal, is_out_of_memory
 from .images import encode_image
 from .loader import DTYPES, choose_device, choose_dtype, load_models
+from .logs import named
 from .memory import memory_model
 from .messages import Submit
 from .params import check_params
 from .request import Batch, Phase, Request
-from .runner import ModelRunner
+from .runner import ModelRunner, state_of
 from .scheduler import Scheduler
 from .stats import StepReport
 from .types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
@@ -151,11 +152,13 @@ class EngineCore:
             event: Event
             if preview is None:
                 timings = request.timings(decoded)
-                event = Finished(request.request_id, request.image_index, request.seed, image, timings)
+                tokens = state_of(request).text_tokens
+                event = Finished(request.request_id, request.image_index, request.seed, image, timings, tokens)
             else:
                 event = Preview(request.request_id, request.image_index, preview, image)
         except Exception as error:
-            log.error("image %d of request %s failed", request.image_index, request.request_id, exc_info=error)
+            about = named(request.request_id)
+            log.error("image %d of %s failed", request.image_index, request.request_id, exc_info=error, extra=about)
             event = Failed(request.request_id, told(error))
         finally:
             self._places.release()
@@ -198,9 +201,10 @@ class EngineCore:
         elif is_out_of_memory(error) and batch.phase is Phase.DECODE and self.runner.shrink_bands():
             self.advance(batch)
         else:
-            log.error("%s of request %s failed", batch.phase.value, requests[0].request_id, exc_info=error)
-            self.scheduler.remove(requests[0].request_id)
-            self._emit(Failed(requests[0].request_id, told(error)))
+            request_id = requests[0].request_id
+            log.error("%s of %s failed", batch.phase.value, request_id, exc_info=error, extra=named(request_id))
+            self.scheduler.remove(request_id)
+            self._emit(Failed(request_id, told(error)))
 
 
 def told(error: Exception) -> SanaError:

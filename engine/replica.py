@@ -93,7 +93,7 @@ class Replica:
             if self.started.exception() is not None:
                 return
             self.failed_starts = 0 if was_ready else self.failed_starts + 1
-            log.error("engine process %d ended; starting it again", self.index)
+            log.error("engine process %d ended; starting it again", self.index, extra={"worker": self.index})
             self._take_stock()
             self.restarts += 1
             if not was_ready:
@@ -189,6 +189,6 @@ class Replica:
             self._watchdog = None
 
     def _hang(self, limit: float) -> None:
-        log.error("engine process %d has said nothing for %.0f s", self.index, limit)
+        log.error("engine process %d has said nothing for %.0f s", self.index, limit, extra={"worker": self.index})
         if self.process is not None:
             self.process.kill()

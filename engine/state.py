@@ -28,6 +28,11 @@ class ImageState:
     text: PackedText
     negative: PackedText | None
 
+    @property
+    def text_tokens(self) -> int:
+        """Of the prompt, and of the negative prompt where it is read, as the transformer reads them, without <bos>."""
+        return sum(text.length - 1 for text in (self.text, self.negative) if text is not None)
+
     def noise(self) -> torch.Tensor:
         """Fresh unit noise in the layout of the latents."""
         return unit_noise(self.size, self.latents.shape[1], self.generator).to(self.latents.device)

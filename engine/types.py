@@ -9,6 +9,7 @@ MAX_SEED = 2**63 - 1
 MAX_IMAGES = 10
 MAX_STEPS = 100
 MAX_PARTIAL_IMAGES = 3
+MAX_PROMPT_CHARS = 32000
 
 Priority = Literal["high", "normal", "low"]
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -118,12 +119,13 @@ class Preview(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Image `image_index` is done, in the format asked for."""
+    """Image `image_index` is done, in the format asked for; `text_tokens` of prompt and negative prompt were read."""
 
     image_index: int
     seed: int
     image: bytes = field(repr=False)
     timings: Timings
+    text_tokens: int
 
 
 @dataclass(frozen=True)

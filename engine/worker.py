@@ -4,6 +4,7 @@ import logging
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .config import EngineConfig
 from .errors import EngineUnavailable, SanaError
+from .logs import configure_logs
 from .messages import Cancel, Order, Ready, Report, StartFailed, Stop
 from .types import Failed
 
@@ -18,15 +20,19 @@ if TYPE_CHECKING:
     from .core import EngineCore
 
 log = logging.getLogger(__name__)
-ORPHANED = 3
-"""Exit status of a process whose parent is gone."""
+FAILED, ORPHANED = 1, 3
+"""Exit statuses: the device is lost, or the parent is gone."""
 
 
 def run_worker(config: EngineConfig, index: int, pipe: Connection) -> None:
     """Entry point of the process. Ends on Stop, and whatever it is at, loading included, when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    serve(config, index, pipe, orphaned=lambda: os._exit(ORPHANED))
+    configure_logs(config.log_level, config.log_format)
+    try:
+        serve(config, index, pipe, orphaned=lambda: os._exit(ORPHANED))
+    except Exception:
+        log.exception("engine process %d ends", index, extra={"worker": index})  # multiprocessing's words are no line
+        sys.exit(FAILED)
 
 
 def serve(config: EngineConfig, index: int, pipe: Connection, orphaned: Callable[[], None] = lambda: None) -> None:

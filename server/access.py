@@ -43,7 +43,7 @@ class AccessLog:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:
-            log.exception("%s failed", request_id)
+            log.exception("%s failed", request_id, extra={"request_id": request_id})
             if status:  # half an answer is out: only the server can cut the connection
                 raise
             await error_response(error, request)(scope, receive, send_with_id)

@@ -8,8 +8,6 @@ from engine import EngineConfig
 
 KEYS_VARIABLE = "SANA_API_KEYS"
 RESPONSE_FORMATS = ("b64_json", "url")
-LOG_FORMATS = ("text", "json")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class ServerConfig:
     """Settings of one HTTP process and the engine behind it.
 
     Args:
-        engine: settings of the engine process.
+        engine: settings of the engine process; its log is also this process's.
         host: address to listen on.
         port: TCP port; 0 takes a free one.
         public_url: what URLs of images begin with; None: the host the client asked.
@@ -33,8 +31,6 @@ class ServerConfig:
         max_concurrent: requests at once per key; 0: any number.
         cors_origins: web pages whose scripts may ask; "*" is any.
         max_body_bytes: larger request bodies are refused with 413.
-        log_level: one of LOG_LEVELS.
-        log_format: one of LOG_FORMATS.
         otlp_endpoint: URL of an OpenTelemetry collector; None: no traces.
         grace_seconds: how long a stopping server lets accepted requests finish; Kubernetes kills 30 s after SIGTERM.
     """
@@ -55,7 +51,5 @@ class ServerConfig:
     max_concurrent: int = 0
     cors_origins: Sequence[str] = ()
     max_body_bytes: int = 1 << 20
-    log_level: str = "info"
-    log_format: str = "text"
     otlp_endpoint: str | None = None
     grace_seconds: float = 25.0

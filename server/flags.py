@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from engine import EngineConfig
+from engine import LOG_FORMATS, LOG_LEVELS, EngineConfig
 
-from .config import KEYS_VARIABLE, LOG_FORMATS, LOG_LEVELS, RESPONSE_FORMATS, ServerConfig
+from .config import KEYS_VARIABLE, RESPONSE_FORMATS, ServerConfig
 
 
 def add_serve_flags(command: argparse.ArgumentParser) -> None:
@@ -40,8 +40,10 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
     queue_help = "predicted seconds of accepted work beyond which requests are refused (%(default)s)"
     command.add_argument("--max-queue-seconds", type=float, default=EngineConfig.max_queue_seconds, help=queue_help)
-    add("--log-level", "least grave line to show (%(default)s)", choices=LOG_LEVELS)
-    add("--log-format", "of the log, on standard error (%(default)s)", choices=LOG_FORMATS)
+    level_help = "least grave line to show (%(default)s)"
+    command.add_argument("--log-level", default=EngineConfig.log_level, choices=LOG_LEVELS, help=level_help)
+    format_help = "of the log, on standard error (%(default)s)"
+    command.add_argument("--log-format", default=EngineConfig.log_format, choices=LOG_FORMATS, help=format_help)
     add("--otlp-endpoint", "send traces there, like http://127.0.0.1:4318 (nowhere)", metavar="URL")
     add("--grace-seconds", "time for running requests when stopped (%(default)s)", type=float, metavar="SECONDS")
 

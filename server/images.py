@@ -50,12 +50,13 @@ async def create_images(request: Request) -> Response:
     headers = {}
     if unknown:
         headers["x-ignored-params"] = header_names(unknown)
-        log.warning("%s ignored parameters: %s", request.state.request_id, headers["x-ignored-params"])
+        names, request_id = headers["x-ignored-params"], request.state.request_id
+        log.warning("%s ignored parameters: %s", request_id, names, extra={"request_id": request_id})
     engine: EngineClient = request.app.state.engine
-    unique_id = f"{request.state.request_id}.{secrets.token_hex(4)}"  # clients may send the same x-request-id twice
+    unique_id = f"{request.state.request_id}/{secrets.token_hex(4)}"  # clients may send the same x-request-id twice
     events = observe(engine.generate(params, unique_id), params, request)
     if asked.stream:
-        return await EventStream(params, model, events, headers).admitted()
+        return await EventStream(params, model, events, headers, request.state.request_id).admitted()
     images = await collect_while_connected(events, request)
     urls = None
     if (asked.response_format or config.response_format) == "url":

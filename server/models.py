@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request
 
-from engine import EngineClient, EngineUnavailable, ModelInfo
+from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, EngineClient, EngineUnavailable, ModelInfo
 
 from .errors import ModelNotFound, printable
-from .params import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, QUALITY, preset_steps
+from .params import QUALITY, preset_steps
 from .schemas import ModelList, ModelObject
 
 router = APIRouter()

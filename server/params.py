@@ -5,11 +5,8 @@ import re
 import secrets
 from typing import Any
 
-from engine import GenerationParams, InvalidParams, ModelInfo
+from engine import MAX_STEPS, GenerationParams, InvalidParams, ModelInfo
 
-MAX_STEPS = 100  # these three are the engine's, which has the last word (tests/server/test_params.py)
-MAX_IMAGES = 10
-MAX_PROMPT_CHARS = 32000
 RANDOM_SEEDS = 1 << 32  # a drawn seed also survives clients whose numbers are doubles
 SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 QUALITY = {"low": 0.5, "medium": 1.0, "high": 1.5, "xhigh": 2.0, "max": 2.5}

@@ -34,7 +34,7 @@ def describe_images(
     return ImagesResponse(
         created=int(time.time()),
         data=data,
-        usage=usage(params, model, len(images)),
+        usage=usage(params, model, images),
         model=model.id,
         guidance_scale=params.guidance_scale,
         num_inference_steps=params.num_inference_steps,
@@ -57,7 +57,7 @@ def describe_completed(params: GenerationParams, model: ModelInfo, image: Finish
     return CompletedEvent(
         b64_json=IMAGE_MARK,
         created_at=int(time.time()),
-        usage=usage(params, model, 1),
+        usage=usage(params, model, [image]),
         image_index=image.image_index,
         seed=image.seed,
         num_inference_steps=params.num_inference_steps,
@@ -74,10 +74,10 @@ def echo(params: GenerationParams, model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def usage(params: GenerationParams, model: ModelInfo, images: int) -> Usage:
-    """Tokens: of the image as the transformer counts them."""
-    text = estimate_tokens(params.prompt) + estimate_tokens(params.negative_prompt)
-    drawn = images * (params.width // model.size_multiple) * (params.height // model.size_multiple)
+def usage(params: GenerationParams, model: ModelInfo, images: list[Finished]) -> Usage:
+    """Tokens as the transformer counts them; all images of a request read the same text."""
+    text = images[0].text_tokens
+    drawn = len(images) * (params.width // model.size_multiple) * (params.height // model.size_multiple)
     return Usage(
         input_tokens=text,
         output_tokens=drawn,
@@ -85,11 +85,6 @@ def usage(params: GenerationParams, model: ModelInfo, images: int) -> Usage:
         input_tokens_details=TokenDetails(text_tokens=text, image_tokens=0),
         output_tokens_details=TokenDetails(text_tokens=0, image_tokens=drawn),
     )
-
-
-def estimate_tokens(text: str) -> int:
-    """Four bytes a token, as Gemma's tokenizer averages on English: the tokenizer itself is the engine's."""
-    return (len(text.encode()) + 3) // 4
 
 
 def timings(images: list[Finished], seconds: float) -> StageTimings:

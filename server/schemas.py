@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine import ImageFormat, InvalidParams, Priority
+from engine import MAX_PARTIAL_IMAGES, ImageFormat, InvalidParams, Priority
 
 from .errors import printable
 
@@ -33,7 +33,7 @@ class ImageGenerationRequest(BaseModel):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     background: Literal["auto", "opaque"] | None = None
     stream: bool | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
+    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = None
 
     # not OpenAI's
     seed: int | None = None
@@ -70,7 +70,7 @@ class TokenDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """An image token is one position of the transformer: 32 x 32 pixels."""
+    """An image token is one position of the transformer: 32 x 32 pixels. A text token is one it reads but <bos>."""
 
     input_tokens: int
     output_tokens: int

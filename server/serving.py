@@ -11,11 +11,10 @@ from types import FrameType
 
 import uvicorn
 
-from engine import ModelInfo, SanaError
+from engine import ModelInfo, SanaError, configure_logs
 
 from .app import create_app
 from .config import ServerConfig
-from .logs import configure_logs
 from .protocol import JSONH11Protocol
 
 log = logging.getLogger("sana.serving")
@@ -76,7 +75,8 @@ def run_server(config: ServerConfig) -> None:
     listener = listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    configure_logs(config.log_level, config.log_format)
+    configure_logs(config.engine.log_level, config.engine.log_format)
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     server = Server(config, url)
     asyncio.run(server.serve(sockets=[listener]))
     if server.failure is not None:

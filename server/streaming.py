@@ -26,8 +26,14 @@ class EventStream(StreamingResponse):
     """Sends the events of one request as they come. Ends the request when the client leaves."""
 
     def __init__(
-        self, params: GenerationParams, model: ModelInfo, events: AsyncGenerator[Event], headers: dict[str, str]
+        self,
+        params: GenerationParams,
+        model: ModelInfo,
+        events: AsyncGenerator[Event],
+        headers: dict[str, str],
+        request_id: str,
     ) -> None:
+        self.request_id = request_id
         self.params = params
         self.model = model
         self.events = events
@@ -61,7 +67,8 @@ class EventStream(StreamingResponse):
             except StopAsyncIteration:
                 return
             except Exception as error:
-                log.warning("a stream ended with %s: %s", type(error).__name__, error)
+                about = {"request_id": self.request_id}
+                log.warning("a stream ended with %s: %s", type(error).__name__, error, extra=about)
                 yield error_event(error)
                 return
             self.next_event = asyncio.ensure_future(anext(self.events))

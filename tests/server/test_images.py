@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from transformers import AutoTokenizer
 
-from .live import LiveServer
+from .live import ROOT, LiveServer
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 1, "guidance_scale": 1.0}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -95,8 +96,23 @@ def test_the_answer_tells_what_was_done(http: httpx.Client) -> None:
     assert (answer["num_inference_steps"], answer["guidance_scale"], answer["quality"]) == (10, 1.0, "low")
     usage = answer["usage"]
     assert usage["output_tokens"] == usage["output_tokens_details"]["image_tokens"] == 2 * (64 // 32) * (96 // 32)
-    assert usage["input_tokens"] == usage["input_tokens_details"]["text_tokens"] > 0
+    assert usage["input_tokens"] == usage["input_tokens_details"]["text_tokens"] == 3  # a, red, circle
+    assert usage["input_tokens_details"]["image_tokens"] == usage["output_tokens_details"]["text_tokens"] == 0
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+def test_text_tokens_are_those_that_were_read(http: httpx.Client) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "engine" / "demo" / "tokenizer")
+
+    def text_tokens(**fields: Any) -> int:
+        return draw(http, size="64x64", **fields)["usage"]["input_tokens"]
+
+    assert text_tokens(negative_prompt="grey") == 3  # without guidance nobody reads a negative prompt
+    assert text_tokens(negative_prompt="grey", guidance_scale=4.5) == 3 + len(
+        tokenizer.encode("grey", add_special_tokens=False)
+    )
+    assert text_tokens(guidance_scale=4.5) == 3
+    assert text_tokens(prompt="a red circle " * 500) == 299  # cut where the encoder cuts
 
 
 @pytest.mark.parametrize(("image_format", "start"), [("png", PNG), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")])

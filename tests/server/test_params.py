@@ -2,9 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-import server.params
-from engine import InvalidParams, ModelInfo, types
-from engine.params import MAX_PROMPT_CHARS
+from engine import MAX_STEPS, InvalidParams, ModelInfo
 from server.params import QUALITY, RANDOM_SEEDS, fill_params, parse_size, preset_steps, quality_of
 
 MODEL = ModelInfo("m", (512, 256), 20, 4.5, 32, 4096, 0, "cpu", "float32")
@@ -50,15 +48,9 @@ def test_the_quality_told_is_that_of_the_steps_done(default: int) -> None:
     model = replace(MODEL, default_steps=default)
     for word in QUALITY:
         steps = preset_steps(model, word)
-        assert 1 <= steps <= types.MAX_STEPS
+        assert 1 <= steps <= MAX_STEPS
         assert preset_steps(model, quality_of(model, steps)) == steps
     assert quality_of(model, 1) in QUALITY
-
-
-def test_limits_are_the_engines() -> None:
-    assert server.params.MAX_STEPS == types.MAX_STEPS
-    assert server.params.MAX_IMAGES == types.MAX_IMAGES
-    assert server.params.MAX_PROMPT_CHARS == MAX_PROMPT_CHARS
 
 
 def test_a_missing_seed_is_drawn_anew() -> None:

@@ -51,7 +51,8 @@ def test_the_official_client_sees_previews_and_then_the_image(client: openai.Ope
         assert event.created_at > 1_700_000_000
     assert len({event.b64_json for event in events}) == 4
     assert last.usage.total_tokens == last.usage.input_tokens + last.usage.output_tokens
-    assert last.usage.output_tokens == 4
+    assert (last.usage.input_tokens, last.usage.output_tokens) == (3, 4)
+    assert last.usage.input_tokens_details.text_tokens == 3
     assert last.seed == 5
 
 
@@ -149,7 +150,7 @@ async def read_lines(source: Failing, seconds: float) -> list[bytes]:
     async def send(message: Any) -> None:
         lines.append(message.get("body", b""))
 
-    response = await streaming.EventStream(None, None, source.events(), {}).admitted()  # type: ignore[arg-type]
+    response = await streaming.EventStream(None, None, source.events(), {}, "r").admitted()  # type: ignore[arg-type]
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
     return lines
 

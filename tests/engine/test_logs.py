@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from server.logs import TEXT, JSONFormatter, TextFormatter
+from engine.logs import TEXT, JSONFormatter, TextFormatter, named
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -29,6 +29,12 @@ def test_one_record_is_one_line(formatter: logging.Formatter, message: str) -> N
     line = formatter.format(record("%s", message))
     assert "\n" not in line
     assert "\r" not in line
+
+
+def test_a_line_about_a_request_names_it_as_its_caller_did() -> None:
+    line = JSONFormatter().format(record("failed", **named("id-1/0a1b2c3d")))
+    assert json.loads(line)["request_id"] == "id-1"
+    assert named("id-1") == {"request_id": "id-1"}
 
 
 def test_a_traceback_is_kept() -> None:
