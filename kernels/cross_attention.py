@@ -15,6 +15,8 @@ from .layout import TokenLayout
 
 BLOCK_T, BLOCK_S = 64, 32
 """64 keys at once would spill registers on compute capability 8.0."""
+MIN_QUERIES = 4
+"""Of an image in the reference. With fewer, and two threads or more, its bits depend on how many images there are."""
 
 
 def cross_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
@@ -41,8 +43,12 @@ def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     outputs = []
     for run in layout.text_runs:
         queries = q[run.tokens].unflatten(0, (len(run.texts), -1)).transpose(1, 2)  # [n, heads, t, D]
+        count = queries.shape[2]
+        if count < MIN_QUERIES:
+            queries = F.pad(queries, (0, 0, 0, MIN_QUERIES - count))
         keys, values = run.gather(k).transpose(1, 2), run.gather(v).transpose(1, 2)
-        outputs.append(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(0, 1))
+        attended = F.scaled_dot_product_attention(queries, keys, values)[:, :, :count]
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
     if not outputs:
         return q
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]

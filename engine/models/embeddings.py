@@ -6,6 +6,8 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from .linear import Linear
+
 SINUSOIDS = 256
 
 
@@ -24,8 +26,8 @@ class Embedder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(SINUSOIDS, width)
-        self.linear_2 = nn.Linear(width, width)
+        self.linear_1 = Linear(SINUSOIDS, width)
+        self.linear_2 = Linear(width, width)
 
     def forward(self, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return self.linear_2(nn.functional.silu(self.linear_1(sinusoids(values).to(dtype))))
@@ -45,7 +47,7 @@ class TimeEmbedding(nn.Module):
             self.guidance_embedder = Embedder(width)
         else:
             self.emb = nn.ModuleDict({"timestep_embedder": Embedder(width)})
-        self.linear = nn.Linear(width, 6 * width)
+        self.linear = Linear(width, 6 * width)
 
     def forward(
         self, timesteps: torch.Tensor, guidance: torch.Tensor | None, dtype: torch.dtype

@@ -18,6 +18,7 @@ from kernels.rms_norm import rms_norm
 
 from ..errors import CheckpointError
 from .embeddings import TimeEmbedding, position_embedding
+from .linear import Linear, linear
 
 FLOAT16_MAX = 65504.0
 
@@ -103,7 +104,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(width, out, 1, bias=bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(tokens, self.weight.flatten(1), self.bias)
+        return linear(tokens, self.weight.flatten(1), self.bias)
 
 
 class PatchEmbed(nn.Module):
@@ -118,8 +119,8 @@ class PatchEmbed(nn.Module):
 class CaptionProjection(nn.Module):
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(config.caption_channels, config.width)
-        self.linear_2 = nn.Linear(config.width, config.width)
+        self.linear_1 = Linear(config.caption_channels, config.width)
+        self.linear_2 = Linear(config.width, config.width)
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return self.linear_2(nn.functional.gelu(self.linear_1(embeddings), approximate="tanh"))
@@ -142,10 +143,10 @@ class Attention(nn.Module):
         super().__init__()
         inner = heads * head_dim
         self.heads = heads
-        self.to_q = nn.Linear(config.width, inner, bias=bias)
-        self.to_k = nn.Linear(config.width, inner, bias=bias)
-        self.to_v = nn.Linear(config.width, inner, bias=bias)
-        self.to_out = nn.ModuleList([nn.Linear(inner, config.width)])
+        self.to_q = Linear(config.width, inner, bias=bias)
+        self.to_k = Linear(config.width, inner, bias=bias)
+        self.to_v = Linear(config.width, inner, bias=bias)
+        self.to_out = nn.ModuleList([Linear(inner, config.width)])
         self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
 
@@ -231,7 +232,7 @@ class SanaTransformer(nn.Module):
         self.caption_norm = RMSNorm(width)
         self.transformer_blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.num_layers))
         self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
-        self.proj_out = nn.Linear(width, config.in_channels)
+        self.proj_out = Linear(width, config.in_channels)
 
     @property
     def blocks(self) -> list[SanaBlock]:

@@ -4,6 +4,7 @@ import io
 import queue
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,25 +17,41 @@ TIMEOUT_SECONDS = 60.0
 
 
 class Engine:
-    """An engine core and the events it has emitted."""
+    """An engine core on the CPU and what it has told, in `told`, since `draw` was last called."""
 
-    def __init__(self, model: Path | str, dtype: str = "float32", quantization: str = "none") -> None:
+    def __init__(self, model: Path | str = "demo", dtype: str = "float32", **settings: Any) -> None:
         self.events: queue.SimpleQueue[Event | StepReport] = queue.SimpleQueue()
-        config = EngineConfig(model=str(model), device="cpu", dtype=dtype, quantization=quantization)
-        self.core = EngineCore(config, self.events.put)
+        self.told: list[Event | StepReport] = []
+        self.core = EngineCore(EngineConfig(model=str(model), device="cpu", dtype=dtype, **settings), self.events.put)
 
     def draw(self, requests: Sequence[GenerationParams]) -> list[np.ndarray]:
         """All requests at once: of each, pixels uint8 [n, H, W, 3]."""
+        files = self.draw_files(requests)
+        return [
+            np.stack([np.asarray(Image.open(io.BytesIO(files[i, k]))) for k in range(params.n)])
+            for i, params in enumerate(requests)
+        ]
+
+    def draw_files(self, requests: Sequence[GenerationParams]) -> dict[tuple[int, int], bytes]:
+        """All requests at once: the file of image k of request i."""
+        self.told.clear()
         for i, params in enumerate(requests):
             self.core.submit(Submit(str(i), params))
-        while self.core.busy:
-            self.core.step()
-        images: dict[tuple[int, int], np.ndarray] = {}
-        while len(images) < sum(params.n for params in requests):
-            event = self.events.get(timeout=TIMEOUT_SECONDS)
+        files: dict[tuple[int, int], bytes] = {}
+        for event in self.run(sum(params.n for params in requests)):
             if isinstance(event, Failed):
                 raise event.error
-            if isinstance(event, Finished):
-                pixels = np.asarray(Image.open(io.BytesIO(event.image)))
-                images[int(event.request_id), event.image_index] = pixels
-        return [np.stack([images[i, k] for k in range(params.n)]) for i, params in enumerate(requests)]
+            files[int(event.request_id), event.image_index] = event.image
+        return files
+
+    def run(self, outcomes: int) -> list[Finished | Failed]:
+        """Steps until nothing is left; the images and failures there were, of which it awaits so many."""
+        while self.core.busy:
+            self.core.step()
+        ended: list[Finished | Failed] = []
+        while len(ended) < outcomes:
+            event = self.events.get(timeout=TIMEOUT_SECONDS)
+            self.told.append(event)
+            if isinstance(event, Finished | Failed):
+                ended.append(event)
+        return ended

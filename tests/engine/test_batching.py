@@ -1,6 +1,7 @@
 """Images do not depend on who shares their batch: a mix that agrees in nothing, against each request alone."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import EngineConfig, Event, Failed, Finished, GenerationParams, Preview, StepReport
-from engine.core import EngineCore
+from engine import Failed, GenerationParams, Preview, StepReport
 from engine.faults import is_fatal, is_out_of_memory
 from engine.messages import Submit
 from engine.models.dc_ae import BAND_ELEMENTS
 
-from ..reference import psnr
+from .drawing import Engine
 
 MIX = [
     GenerationParams("a red circle", 128, 128, 4, 4.5, seed=1, n=2),
@@ -25,78 +25,72 @@ MIX = [
 ]
 
 
-class Batching:
-    """A core with the demo checkpoint; `draw` takes several requests at once."""
-
-    def __init__(self, exact: bool = False) -> None:
-        self.told: list[Event | StepReport] = []
-        self.core = EngineCore(EngineConfig(device="cpu", exact=exact, max_step_seconds=10.0), self.told.append)
-
-    def draw(self, *requests: GenerationParams) -> list[dict[int, bytes]]:
-        self.told.clear()
-        for i, params in enumerate(requests):
-            self.core.submit(Submit(str(i), params))
-        while self.core.busy:
-            self.core.step()
-        while sum(isinstance(event, Finished | Failed) for event in self.told) < sum(p.n for p in requests):
-            pass  # the encoder threads have the last of them
-        images: list[dict[int, bytes]] = [{} for _ in requests]
-        for event in self.told:
-            assert not isinstance(event, Failed), event.error
-            if isinstance(event, Finished):
-                images[int(event.request_id)][event.image_index] = event.image
-        return images
+TINY = [GenerationParams("a red circle", 32 * w, 32 * h, 2, 4.5, seed=6) for w, h in ((1, 1), (1, 2), (3, 1), (3, 3))]
 
 
 @pytest.fixture(scope="module")
-def packed() -> Batching:
-    return Batching()
+def engine() -> Engine:
+    return Engine(max_step_seconds=10.0)
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 def pixels(image: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image))).astype(int)
 
 
-def test_exact_is_exact_and_costs_no_step_its_company() -> None:
-    engine = Batching(exact=True)
-    together = engine.draw(*MIX)
-    assert all(report.images == 1 for report in engine.told if isinstance(report, StepReport) and report.tokens)
-    for params, images in zip(MIX, together, strict=True):
-        assert engine.draw(params) == [images]
+def images_of_steps(engine: Engine) -> list[int]:
+    return [report.images for report in engine.told if isinstance(report, StepReport) and report.tokens]
 
 
-def test_packed_is_within_one_of_255(packed: Batching) -> None:
-    together = packed.draw(*MIX)
-    assert max(report.images for report in packed.told if isinstance(report, StepReport) and report.tokens) > 4
-    for params, images in zip(MIX, together, strict=True):
-        (alone,) = packed.draw(params)
-        for index, image in images.items():
-            assert np.abs(pixels(image) - pixels(alone[index])).max() <= 1
-            assert psnr(pixels(image).astype(np.uint8), pixels(alone[index]).astype(np.uint8)) >= 50
+@pytest.mark.usefixtures("threads")
+def test_an_image_is_the_same_to_the_last_byte_in_company_and_alone(engine: Engine) -> None:
+    """Few rows and many, one shape and several, texts of one length and of many, with and without guidance."""
+    requests = [*MIX, *TINY]
+    together = engine.draw_files(requests)
+    assert max(images_of_steps(engine)) > 8
+    for i, params in enumerate(requests):
+        alone = engine.draw_files([params])
+        for k in range(params.n):
+            assert together[i, k] == alone[0, k], f"image {k} of {params}"
 
 
-def test_previews_come_on_the_way_in_the_format_asked_for_and_change_nothing(packed: Batching) -> None:
+def test_exact_mode_shares_no_forward_and_draws_the_same() -> None:
+    exact = Engine(exact=True)
+    together = exact.draw_files(MIX)
+    assert set(images_of_steps(exact)) == {1}
+    for i, params in enumerate(MIX):
+        assert exact.draw_files([params]) == {(0, k): together[i, k] for k in range(params.n)}
+
+
+def test_previews_come_on_the_way_in_the_format_asked_for_and_change_nothing(engine: Engine) -> None:
     plain = replace(MIX[0], n=1, num_inference_steps=8)
-    (expected,) = packed.draw(plain)
-    (drawn,) = packed.draw(replace(plain, partial_images=3))
+    expected = engine.draw_files([plain])
+    drawn = engine.draw_files([replace(plain, partial_images=3)])
     assert drawn == expected
-    previews = [event for event in packed.told if isinstance(event, Preview)]
+    previews = [event for event in engine.told if isinstance(event, Preview)]
     assert sorted(preview.preview_index for preview in previews) == [0, 1, 2]
     errors = [
-        np.abs(pixels(p.image) - pixels(drawn[0])).mean() for p in sorted(previews, key=lambda p: p.preview_index)
+        np.abs(pixels(p.image) - pixels(drawn[0, 0])).mean() for p in sorted(previews, key=lambda p: p.preview_index)
     ]
     assert errors[0] > errors[2] > 0
-    (few,) = packed.draw(replace(plain, num_inference_steps=2, partial_images=3, output_format="webp"))
-    assert Image.open(io.BytesIO(few[0])).format == "WEBP"
-    (preview,) = [event for event in packed.told if isinstance(event, Preview)]
+    few = engine.draw_files([replace(plain, num_inference_steps=2, partial_images=3, output_format="webp")])
+    assert Image.open(io.BytesIO(few[0, 0])).format == "WEBP"
+    (preview,) = [event for event in engine.told if isinstance(event, Preview)]
     assert Image.open(io.BytesIO(preview.image)).format == "WEBP"
 
 
 def test_too_little_memory_means_smaller_packs_and_then_one_clear_error(
-    packed: Batching, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The allocator refuses what is above a limit, as a full device does."""
-    forward, decode = packed.core.runner.models.transformer.forward, packed.core.runner.models.decoder.shallow
+    forward, decode = engine.core.runner.models.transformer.forward, engine.core.runner.models.decoder.shallow
     limit, refusals = 60, iter([True])
 
     def small_forward(tokens: torch.Tensor, *others: object) -> torch.Tensor:
@@ -109,21 +103,16 @@ def test_too_little_memory_means_smaller_packs_and_then_one_clear_error(
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
         return decode(x)
 
-    expected = packed.draw(*MIX[:2])
+    expected = engine.draw_files(MIX[:2])
     with monkeypatch.context() as patch:
-        patch.setattr(packed.core.runner.models.transformer, "forward", small_forward)
-        patch.setattr(packed.core.runner.models.decoder, "shallow", small_decode)
-        assert len(packed.draw(*MIX[:2])) == len(expected)
-        assert packed.core.scheduler.token_budget <= limit
-        assert packed.core.runner.band_elements < BAND_ELEMENTS
-        packed.told.clear()
-        packed.core.submit(Submit("huge", GenerationParams("a cat", 512, 512, 2, 4.5, seed=0)))
-        packed.core.submit(Submit("small", MIX[0]))
-        while packed.core.busy:
-            packed.core.step()
-        while sum(isinstance(event, Finished | Failed) for event in packed.told) < 3:
-            pass
-        (failed,) = [event for event in packed.told if isinstance(event, Failed)]
+        patch.setattr(engine.core.runner.models.transformer, "forward", small_forward)
+        patch.setattr(engine.core.runner.models.decoder, "shallow", small_decode)
+        assert len(engine.draw_files(MIX[:2])) == len(expected)
+        assert engine.core.scheduler.token_budget <= limit
+        assert engine.core.runner.band_elements < BAND_ELEMENTS
+        engine.core.submit(Submit("huge", GenerationParams("a cat", 512, 512, 2, 4.5, seed=0)))
+        engine.core.submit(Submit("small", MIX[0]))
+        (failed,) = [event for event in engine.run(outcomes=3) if isinstance(event, Failed)]
         assert failed.request_id == "huge"
         assert "ran out of memory" in str(failed.error)
 
