@@ -64,7 +64,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["processes", "threads"])
 def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[str], Path]) -> None:
-    config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu", max_queue_seconds=2.0)
+    config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu", max_queue_seconds=0.5)
 
     async def scenario(client: EngineClient) -> None:
         assert client.ready
@@ -81,7 +81,7 @@ def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[
         for events in endless:
             await first_steps(events)
         assert client.stats().running_images == 2
-        with pytest.raises(QueueFull, match="this server queues 2 s") as full:
+        with pytest.raises(QueueFull, match="this server queues 0.5 s") as full:
             await anext(client.generate(ENDLESS))
         assert 0 < full.value.retry_after <= client.stats().queue_seconds + 1
         with pytest.raises(InvalidParams, match="is being drawn already"):
