@@ -81,7 +81,7 @@ def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[
         for events in endless:
             await first_steps(events)
         assert client.stats().running_images == 2
-        with pytest.raises(QueueFull, match="this server queues 0.5 s") as full:
+        with pytest.raises(QueueFull, match=r"this server queues 0\.5 s") as full:
             await anext(client.generate(ENDLESS))
         assert 0 < full.value.retry_after <= client.stats().queue_seconds + 1
         with pytest.raises(InvalidParams, match="is being drawn already"):

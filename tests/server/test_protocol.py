@@ -95,6 +95,15 @@ def test_header_bombs_are_refused_in_json(port: int, head: bytes) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_an_answer_of_two_segments_does_not_wait_for_an_acknowledgement() -> None:
+    with (
+        serving.listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
 def test_the_kernel_drops_a_client_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "STALLED_SECONDS", 1)
