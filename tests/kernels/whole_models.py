@@ -1,0 +1,53 @@
+"""Transformer and decoder on their kernels, beside themselves on the references: test_interpreted.py runs it.
+
+An op whose input wants a gradient takes the reference, so one model computes both.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.random_models import randomize, shape_of
+from engine.models.dc_ae import DCAEConfig, DCAEDecoder
+from engine.models.sana import SanaConfig, SanaTransformer
+
+from .packs import INTERPRETED, SIZES, TEXT_LENGTHS, assert_close, make_layout, random
+
+assert INTERPRETED
+TINY = shape_of("tiny")
+FAMILIES = {
+    "clamped": dict(clamp_attention=True),
+    "normed queries and keys": dict(qk_norm="rms_norm_across_heads"),
+    "with positions": dict(interpolation_scale=1.0),
+}
+
+
+def made(module: nn.Module) -> nn.Module:
+    randomize(module, seed=1)
+    return module
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_transformer(family: str) -> None:
+    config = replace(SanaConfig.from_dict(TINY.transformer), **FAMILIES[family])
+    model, layout = made(SanaTransformer(config)), make_layout()
+    with torch.no_grad():
+        text = model.project_text(random(sum(TEXT_LENGTHS), config.caption_channels))
+        tokens, times = random(layout.total, config.in_channels), torch.linspace(1, 999, len(SIZES))
+        fast = model(tokens, layout, times, text)
+    slow = model(tokens.requires_grad_(), layout, times, text).detach()
+    assert_close(fast, slow, relative=1e-5)
+
+
+def test_a_decoder() -> None:
+    config = DCAEConfig.from_dict(TINY.vae)
+    decoder = DCAEDecoder(config)
+    made(decoder).to(memory_format=torch.channels_last)
+    latents = random(1, config.latent_channels, 2, 1)
+    slow = decoder(latents.clone().requires_grad_()).detach()
+    decoder.freeze()  # up-sampling convolutions become four convolutions of the small image
+    with torch.no_grad():
+        fast = decoder(latents)
+    assert_close(fast, slow, relative=1e-5)
