@@ -8,18 +8,21 @@ wait too long are refused, as EngineClient does. What a step costs is an assumpt
 
 import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from engine.config import EngineConfig
 from engine.costs import CostModel
 from engine.request import Phase, Request
 from engine.scheduler import Scheduler
 from engine.types import GenerationParams
+from server.bench import percentile
 
 FLOOR_1600M = CostModel(encode=0.002, step=0.002, token=8.25e-3 / 2048, decode=0.002, pixel=0.0106 / 2**20)
 """Assumed, not measured: SANA 1.6B at 790 TFLOP/s, 8.25 ms a guided step and 10.6 ms a decode at 1024 px, plus 2 ms."""
 MIX = ((512, 0.50), (1024, 0.30), (2048, 0.15), (4096, 0.05))
-MAX_QUEUE_SECONDS = 60.0
+SERVED = EngineConfig()
+"""Budgets and bounds as the server has them by default."""
 
 
 @dataclass
@@ -70,14 +73,14 @@ def arrivals(rate: float, seconds: float, seed: int) -> Iterator[Request]:
 
 def simulate(devices: int, rate: float, seconds: float, costs: CostModel, seed: int = 0) -> tuple[list[Device], int]:
     """The devices when everything accepted is done, and how many requests were refused."""
-    fleet = [Device(Scheduler(costs, 16384, 0.1)) for _ in range(devices)]
+    fleet = [Device(Scheduler(costs, SERVED.max_batch_tokens, SERVED.max_step_seconds)) for _ in range(devices)]
     refused = 0
     for request in arrivals(rate, seconds, seed):
         for each in fleet:
             each.advance(costs, request.arrived)
         device = min(fleet, key=lambda device: device.seconds_left)
         needed = image_seconds(request, costs)
-        if device.seconds_left and device.seconds_left + needed > MAX_QUEUE_SECONDS:
+        if device.seconds_left and device.seconds_left + needed > SERVED.max_queue_seconds:
             refused += 1
             continue
         device.scheduler.add(request)
@@ -87,8 +90,9 @@ def simulate(devices: int, rate: float, seconds: float, costs: CostModel, seed: 
     return fleet, refused
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+def waits_of(fleet: list[Device], side: int) -> list[float]:
+    """Seconds from arrival to picture of every finished image of that side."""
+    return [seconds for device in fleet for request, seconds in device.finished if request.params.width == side]
 
 
 def main() -> None:
@@ -108,8 +112,8 @@ def main() -> None:
         total = len(finished) + refused
         cells = []
         for side, _ in MIX:
-            waits = [seconds for request, seconds in finished if request.params.width == side]
-            cells.append(f"{percentile(waits, 0.5):7.2f} /{percentile(waits, 0.95):7.2f}    ")
+            waits = waits_of(fleet, side) or [float("nan")]
+            cells.append(f"{percentile(waits, 50):7.2f} /{percentile(waits, 95):7.2f}    ")
         print(f"{devices:7}  {refused / total:6.1%}  {len(finished) / span:8.1f}  {busy:5.1%}  " + "".join(cells))
 
 

@@ -122,7 +122,10 @@ class Replica:
                 self.costs = self.costs.corrected(report)
             self.last_step = report
             self._arm()
-            self._on_step(report)
+            try:
+                self._on_step(report)
+            except Exception:  # the caller's code: its failure must not cost a request
+                log.exception("on_step failed on a report of engine process %d", self.index)
         elif isinstance(report, Ready):
             self.costs, self.ready = report.costs, True
             if not self.started.done():

@@ -62,6 +62,25 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+def test_a_step_callback_that_fails_costs_no_request(
+    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(report: StepReport) -> None:
+        raise ValueError("no such gauge")
+
+    async def main() -> None:
+        client = EngineClient(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), fail, in_process=True)
+        await client.start()
+        try:
+            assert len(await asyncio.wait_for(finished(client.generate(PARAMS)), SECONDS)) == 1
+        finally:
+            await client.stop()
+
+    asyncio.run(main())
+    assert "on_step failed" in caplog.text
+    assert "no such gauge" in caplog.text
+
+
 @pytest.mark.parametrize("in_process", [False, True], ids=["processes", "threads"])
 def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[str], Path]) -> None:
     config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu", max_queue_seconds=0.5)
