@@ -52,7 +52,7 @@ class EngineCore:
         dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
         started = time.monotonic()
         models = load_models(checkpoint, device, dtype, config.quantization)
-        self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes)
+        self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes, config.exact)
         self.model = describe(checkpoint, device, dtype)
         self.memory = memory_model(checkpoint, device, dtype)
         costs = measure_costs(self.runner, self.model)

@@ -4,7 +4,7 @@ Gemma is causal and the instruction is constant, so its keys and values serve ev
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,12 @@ from transformers import DynamicCache, Gemma2Model, PreTrainedTokenizerBase
 from .models.sana import PackedText
 
 MAX_TOKENS = 300
+MAX_PROMPTS = 8
+"""In one forward: Gemma-2-2B's keys and values of the instruction, about 230 tokens, are 24 MB for each of them."""
+TOKENS_STEP = 16
+"""Prompts are filled up to a multiple. At least `linear.MIN_ROWS`, so that one prompt alone has as many rows."""
+Prompt = tuple[str, bool]
+"""Its text, and whether it is a negative one, which is encoded without the instruction."""
 COMPLEX_HUMAN_INSTRUCTION = "\n".join(
     [
         "Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for "
@@ -45,49 +51,81 @@ class Prefix:
 
 
 class PromptEncoder:
-    """Text to embeddings [tokens, C] as the released pipelines compute them, unmasked tokens only."""
+    """Texts to embeddings [tokens, C] as the released pipelines compute them, unmasked tokens only.
 
-    def __init__(self, model: Gemma2Model, tokenizer: PreTrainedTokenizerBase) -> None:
+    Prompts share a forward where they leave the instruction at the same token and fill up to the same length. So every
+    row is computed by products of one shape but for their number, which on the CPU in fp32 changes no bit.
+
+    Args:
+        max_prompts: in one forward; bounds its memory.
+    """
+
+    def __init__(self, model: Gemma2Model, tokenizer: PreTrainedTokenizerBase, max_prompts: int = MAX_PROMPTS) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.max_prompts = max_prompts
         self.prefix = self._encode_prefix()
 
-    def encode(self, prompt: str) -> torch.Tensor:
-        """<bos>, the last token of the instruction and at most 298 tokens of the prompt.
+    def encode(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """<bos>, the last token of the instruction and at most 298 tokens of each prompt.
 
         The joined text is tokenised, since its tokens may merge across the border; the longest common beginning with
         the instruction alone is taken from the prefix.
         """
-        length = len(self.prefix.ids) + MAX_TOKENS - 2
-        ids = self._tokens(COMPLEX_HUMAN_INSTRUCTION + clean(prompt), length)
-        pairs = zip(ids, self.prefix.ids, strict=False)
-        shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(self.prefix.ids)))
-        hidden = self.prefix.hidden[:shared]
-        if shared < len(ids):
-            cache = DynamicCache()
-            for layer, (keys, values) in enumerate(self.prefix.layers):
-                cache.update(keys[:, :, :shared], values[:, :, :shared], layer)
-            hidden = torch.cat([hidden, self._forward(ids[shared:], cache)])
-        return torch.cat([hidden[:1], hidden[len(self.prefix.ids) - 1 :]])
+        start, length = self.prefix.ids, len(self.prefix.ids) + MAX_TOKENS - 2
+        texts = [self._tokens(COMPLEX_HUMAN_INSTRUCTION + clean(prompt), length) for prompt in prompts]
+        shared = [common(ids, start) for ids in texts]
+        tails = self._encode([(count, tuple(ids[count:])) for ids, count in zip(texts, shared, strict=True)])
+        whole = [torch.cat([self.prefix.hidden[:count], tail]) for count, tail in zip(shared, tails, strict=True)]
+        return [torch.cat([hidden[:1], hidden[len(start) - 1 :]]) for hidden in whole]
 
-    def encode_negative(self, prompt: str) -> torch.Tensor:
-        """Without the instruction; <bos> alone for the empty prompt. At most 300 tokens."""
-        return self._forward(self._tokens(clean(prompt), MAX_TOKENS), DynamicCache())
+    def encode_negative(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """Without the instruction; <bos> alone for the empty prompt. At most 300 tokens each."""
+        return self._encode([(0, tuple(self._tokens(clean(prompt), MAX_TOKENS))) for prompt in prompts])
+
+    def _encode(self, tails: list[tuple[int, tuple[int, ...]]]) -> list[torch.Tensor]:
+        """Last hidden states of tokens that follow so many of the instruction, in as few forwards as allowed."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, (shared, ids) in enumerate(tails):
+            groups.setdefault((shared, -(-len(ids) // TOKENS_STEP) * TOKENS_STEP), []).append(i)
+        hidden: dict[int, torch.Tensor] = {}
+        for (shared, length), group in groups.items():
+            for first in range(0, len(group), self.max_prompts):
+                members = group[first : first + self.max_prompts]
+                rows = self._forward([tails[i][1] for i in members], length, self._cache(shared, len(members)))
+                hidden |= {i: row[: len(tails[i][1])] for i, row in zip(members, rows, strict=True)}
+        return [hidden[i] for i in range(len(tails))]
+
+    def _cache(self, shared: int, prompts: int) -> DynamicCache:
+        cache = DynamicCache()
+        if shared:
+            for layer, (keys, values) in enumerate(self.prefix.layers):
+                start = (prompts, -1, -1, -1)
+                cache.update(keys[:, :, :shared].expand(start), values[:, :, :shared].expand(start), layer)
+        return cache
 
     def _encode_prefix(self) -> Prefix:
         ids = self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION)
         cache = DynamicCache()
-        hidden = self._forward(ids, cache)
+        (hidden,) = self._forward([ids], len(ids), cache)
         return Prefix(ids, hidden, [(layer.keys, layer.values) for layer in cast(list[Any], cache.layers)])
 
     def _tokens(self, text: str, length: int) -> list[int]:
         ids: list[int] = self.tokenizer(text, truncation=True, max_length=length)["input_ids"]
         return ids
 
-    def _forward(self, ids: list[int], cache: DynamicCache) -> torch.Tensor:
-        tokens = torch.tensor([ids], device=self.model.device)
-        hidden: torch.Tensor = self.model(tokens, past_key_values=cache, use_cache=True).last_hidden_state
-        return hidden[0]
+    def _forward(self, texts: Sequence[Sequence[int]], length: int, cache: DynamicCache) -> torch.Tensor:
+        """[prompts, length, C]. Filled up behind the text, where in a causal model nobody looks: no mask is needed."""
+        if not length:  # the instruction is all there is
+            return self.prefix.hidden.new_empty(len(texts), 0, self.prefix.hidden.shape[-1])
+        filled = [[*ids, *[0] * (length - len(ids))] for ids in texts]
+        tokens = torch.tensor(filled, device=self.model.device)
+        return self.model(tokens, past_key_values=cache, use_cache=True).last_hidden_state
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def clean(prompt: str) -> str:
@@ -106,20 +144,22 @@ class PromptCache:
         self.capacity = capacity
         self.nbytes = 0
         self.hits = self.misses = 0
-        self._entries: OrderedDict[tuple[str, bool], PackedText] = OrderedDict()
+        self._entries: OrderedDict[Prompt, PackedText] = OrderedDict()
 
-    def get(self, prompt: str, negative: bool, compute: Callable[[], PackedText]) -> PackedText:
-        """The entry of a prompt (or negative prompt: another encoding), computed at most once while it is held."""
-        key = (clean(prompt), negative)
-        if key in self._entries:
+    def get(self, prompts: Sequence[Prompt], compute: Callable[[list[Prompt]], list[PackedText]]) -> list[PackedText]:
+        """The entry of each prompt; those that are not held are computed together, each once."""
+        keys = [(clean(text), negative) for text, negative in prompts]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._entries]
+        self.hits += len(keys) - len(missing)
+        self.misses += len(missing)
+        computed = dict(zip(missing, compute(missing), strict=True)) if missing else {}
+        found = [computed[key] if key in computed else self._entries[key] for key in keys]
+        for key, entry in zip(keys, found, strict=True):
+            if key not in self._entries:
+                self._entries[key] = entry
+                self.nbytes += entry.nbytes
             self._entries.move_to_end(key)
-            self.hits += 1
-            return self._entries[key]
-        self.misses += 1
-        entry = compute()
-        self._entries[key] = entry
-        self.nbytes += entry.nbytes
         while self.nbytes > self.capacity:
             _, evicted = self._entries.popitem(last=False)
             self.nbytes -= evicted.nbytes
-        return entry
+        return found

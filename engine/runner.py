@@ -16,7 +16,7 @@ from .loader import Models
 from .memory import held_memory
 from .models.dc_ae import BAND_ELEMENTS
 from .models.sana import PackedText
-from .prompts import PromptCache, PromptEncoder
+from .prompts import MAX_PROMPTS, Prompt, PromptCache, PromptEncoder
 from .request import Request
 from .solver import Schedule, dpmpp_2m_schedule, scm_schedule
 from .state import ImageState, unit_noise
@@ -59,7 +59,7 @@ class Pack:
 class ModelRunner:
     """The models on their device, and the phases of a batch."""
 
-    def __init__(self, models: Models, checkpoint: Checkpoint, prompt_cache_bytes: int) -> None:
+    def __init__(self, models: Models, checkpoint: Checkpoint, prompt_cache_bytes: int, exact: bool = False) -> None:
         self.models = models
         self.device = models.device
         self.config = checkpoint.transformer
@@ -67,8 +67,8 @@ class ModelRunner:
         self.scaling_factor = checkpoint.decoder.scaling_factor
         self.compression = checkpoint.decoder.compression
         with torch.inference_mode():
-            self.prompts = PromptEncoder(models.text_encoder, models.tokenizer)
-            self.null_text = self._project(self.prompts.encode_negative(""))
+            self.prompts = PromptEncoder(models.text_encoder, models.tokenizer, 1 if exact else MAX_PROMPTS)
+            self.null_text = self._project(self.prompts.encode_negative([""])[0])
         self.cache = PromptCache(prompt_cache_bytes)
         self.band_elements = BAND_ELEMENTS
         self._packs: list[Pack] = []
@@ -82,23 +82,27 @@ class ModelRunner:
     @torch.inference_mode()
     def encode(self, requests: tuple[Request, ...]) -> None:
         """Gives each request its text and its first noise."""
+        negatives = [r.params.negative_prompt if r.guided else "" for r in requests]
+        prompts = [(r.params.prompt, False) for r in requests] + [(text, True) for text in negatives if text.strip()]
+        texts = iter(self.cache.get(prompts, self._encode_prompts))
         for request in requests:
-            params = request.params
-            size = (params.height // self.compression, params.width // self.compression)
-            schedule = self.schedule(params.num_inference_steps)
-            generator = torch.Generator().manual_seed(request.seed)
-            noise = unit_noise(size, self.config.in_channels, generator).to(self.device) * schedule.initial_scale
-            negative = self.negative_text(params.negative_prompt) if request.guided else None
-            text = self.text(params.prompt)
-            request.state = ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, negative)
+            request.state = self._first_state(request, next(texts))
+        for request, negative in zip(requests, negatives, strict=True):
+            if request.guided:
+                state_of(request).negative = next(texts) if negative.strip() else self.null_text
 
-    def text(self, prompt: str) -> PackedText:
-        return self.cache.get(prompt, False, lambda: self._project(self.prompts.encode(prompt)))
+    def _first_state(self, request: Request, text: PackedText) -> ImageState:
+        params = request.params
+        size = (params.height // self.compression, params.width // self.compression)
+        schedule = self.schedule(params.num_inference_steps)
+        generator = torch.Generator().manual_seed(request.seed)
+        noise = unit_noise(size, self.config.in_channels, generator).to(self.device) * schedule.initial_scale
+        return ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, None)
 
-    def negative_text(self, prompt: str) -> PackedText:
-        if not prompt.strip():
-            return self.null_text
-        return self.cache.get(prompt, True, lambda: self._project(self.prompts.encode_negative(prompt)))
+    def _encode_prompts(self, prompts: list[Prompt]) -> list[PackedText]:
+        positive = iter(self.prompts.encode([text for text, negative in prompts if not negative]))
+        negatives = iter(self.prompts.encode_negative([text for text, negative in prompts if negative]))
+        return [self._project(next(negatives if negative else positive)) for _, negative in prompts]
 
     @torch.inference_mode()
     def denoise(self, requests: tuple[Request, ...]) -> None:

@@ -45,6 +45,13 @@ def pixels(image: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image))).astype(int)
 
 
+def previews_of(engine: Engine, count: int) -> list[Preview]:
+    """What was told of the last drawing; the encoder threads may still have the last of them."""
+    while len(told := [event for event in engine.told if isinstance(event, Preview)]) < count:
+        engine.told.append(engine.events.get(timeout=60))
+    return told
+
+
 def images_of_steps(engine: Engine) -> list[int]:
     return [report.images for report in engine.told if isinstance(report, StepReport) and report.tokens]
 
@@ -74,7 +81,7 @@ def test_previews_come_on_the_way_in_the_format_asked_for_and_change_nothing(eng
     expected = engine.draw_files([plain])
     drawn = engine.draw_files([replace(plain, partial_images=3)])
     assert drawn == expected
-    previews = [event for event in engine.told if isinstance(event, Preview)]
+    previews = previews_of(engine, 3)
     assert sorted(preview.preview_index for preview in previews) == [0, 1, 2]
     errors = [
         np.abs(pixels(p.image) - pixels(drawn[0, 0])).mean() for p in sorted(previews, key=lambda p: p.preview_index)
@@ -82,7 +89,7 @@ def test_previews_come_on_the_way_in_the_format_asked_for_and_change_nothing(eng
     assert errors[0] > errors[2] > 0
     few = engine.draw_files([replace(plain, num_inference_steps=2, partial_images=3, output_format="webp")])
     assert Image.open(io.BytesIO(few[0, 0])).format == "WEBP"
-    (preview,) = [event for event in engine.told if isinstance(event, Preview)]
+    (preview,) = previews_of(engine, 1)
     assert Image.open(io.BytesIO(preview.image)).format == "WEBP"
 
 

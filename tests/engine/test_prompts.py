@@ -1,13 +1,14 @@
 """Prompt embeddings against diffusers' unmasked ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from diffusers import SanaPipeline, SanaSprintPipeline
 
 from engine.models.sana import PackedText
-from engine.prompts import COMPLEX_HUMAN_INSTRUCTION, MAX_TOKENS, PromptCache, PromptEncoder, clean
+from engine.prompts import COMPLEX_HUMAN_INSTRUCTION, MAX_PROMPTS, MAX_TOKENS, Prompt, PromptCache, PromptEncoder, clean
 
 from ..reference import REL, relative_error
 
@@ -84,7 +85,7 @@ def test_embeddings_equal_the_unmasked_ones_of_diffusers(
     encoder: PromptEncoder, reference: Reference, prompt: str
 ) -> None:
     expected, expected_negative = theirs(reference("sana-1.0"), prompt, prompt)
-    positive, negative = encoder.encode(prompt), encoder.encode_negative(prompt)
+    (positive,), (negative,) = encoder.encode([prompt]), encoder.encode_negative([prompt])
     assert positive.shape == expected.shape
     assert negative.shape == expected_negative.shape
     assert relative_error(positive, expected) <= REL
@@ -94,23 +95,23 @@ def test_embeddings_equal_the_unmasked_ones_of_diffusers(
 @torch.inference_mode()
 def test_counts_of_rows(encoder: PromptEncoder) -> None:
     """<bos>, the last token of the instruction, and at most 298 of the prompt; 300 without the instruction."""
-    assert len(encoder.encode("z" * 298)) == MAX_TOKENS == len(encoder.encode("z" * 5000))
-    assert len(encoder.encode("z" * 297)) == MAX_TOKENS - 1
-    assert len(encoder.encode("")) == 2
-    assert len(encoder.encode_negative("")) == 1
-    assert len(encoder.encode_negative("z" * 5000)) == MAX_TOKENS
+    assert len(encoder.encode(["z" * 298])[0]) == MAX_TOKENS == len(encoder.encode(["z" * 5000])[0])
+    assert len(encoder.encode(["z" * 297])[0]) == MAX_TOKENS - 1
+    assert len(encoder.encode([""])[0]) == 2
+    assert len(encoder.encode_negative([""])[0]) == 1
+    assert len(encoder.encode_negative(["z" * 5000])[0]) == MAX_TOKENS
 
 
 @torch.inference_mode()
 def test_the_soft_cap_matters_and_is_applied(encoder: PromptEncoder, reference: Reference) -> None:
     """Otherwise an attention without it would pass unseen."""
     model = reference("sana-1.0").text_encoder
-    before = encoder.encode_negative("a cat")
+    before = encoder.encode_negative(["a cat"])[0]
     layers = [layer.self_attn for layer in model.layers]
     try:
         for attention in layers:
             attention.attn_logit_softcapping = None
-        assert relative_error(encoder.encode_negative("a cat"), before) > 100 * REL
+        assert relative_error(encoder.encode_negative(["a cat"])[0], before) > 100 * REL
     finally:
         for attention in layers:
             attention.attn_logit_softcapping = model.config.attn_logit_softcapping
@@ -118,10 +119,30 @@ def test_the_soft_cap_matters_and_is_applied(encoder: PromptEncoder, reference: 
 
 @torch.inference_mode()
 def test_encoding_leaves_no_trace_in_the_prefix(encoder: PromptEncoder) -> None:
-    first = encoder.encode("a cat")
-    for prompt in PROMPTS.values():
-        encoder.encode(prompt)
-    assert torch.equal(encoder.encode("a cat"), first)
+    first = encoder.encode(["a cat"])[0]
+    encoder.encode(list(PROMPTS.values()))
+    assert torch.equal(encoder.encode(["a cat"])[0], first)
+
+
+@torch.inference_mode()
+def test_prompts_share_forwards_and_change_no_bit_of_each_other(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [*PROMPTS.values(), *(f"{n} cats" for n in range(20))]
+    forward, shapes = encoder.model.forward, list[torch.Size]()
+
+    def counted(tokens: torch.Tensor, **options: Any) -> Any:
+        shapes.append(tokens.shape)
+        return forward(tokens, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.model, "forward", counted)
+        together, negatives = encoder.encode(prompts), encoder.encode_negative(prompts)
+    assert len(shapes) < len(prompts)
+    assert max(count for count, _ in shapes) == MAX_PROMPTS
+    for prompt, positive, negative in zip(prompts, together, negatives, strict=True):
+        assert torch.equal(encoder.encode([prompt])[0], positive)
+        assert torch.equal(encoder.encode_negative([prompt])[0], negative)
 
 
 def entry(rows: int) -> PackedText:
@@ -129,28 +150,39 @@ def entry(rows: int) -> PackedText:
 
 
 def test_cache_computes_once_and_keeps_both_encodings_apart() -> None:
-    cache, computed = PromptCache(10_000), []
+    cache, computed = PromptCache(10_000), list[Prompt]()
 
-    def compute(name: str) -> Callable[[], PackedText]:
-        return lambda: computed.append(name) or entry(2)
+    def compute(prompts: list[Prompt]) -> list[PackedText]:
+        computed.extend(prompts)
+        return [entry(2) for _ in prompts]
 
-    first = cache.get("A cat ", False, compute("positive"))
-    assert cache.get(clean("a CAT"), False, compute("again")) is first
-    assert cache.get("a cat", True, compute("negative")) is not first
-    assert computed == ["positive", "negative"]
+    first, again, negative = cache.get([("A cat ", False), (clean("a CAT"), False), ("a cat", True)], compute)
+    assert first is again
+    assert first is not negative
+    assert cache.get([("a cat", True), ("a cat", False), ("a dog", False)], compute)[:2] == [negative, first]
+    assert computed == [("a cat", False), ("a cat", True), ("a dog", False)]
+    assert (cache.hits, cache.misses) == (3, 3)
 
 
 def test_cache_is_bounded_in_bytes_and_forgets_the_least_recently_used() -> None:
-    cache = PromptCache(3 * 64)
-    a = cache.get("a", False, lambda: entry(1))
-    cache.get("b", False, lambda: entry(1))
-    cache.get("a", False, lambda: entry(1))
-    cache.get("c", False, lambda: entry(2))
+    cache, computed = PromptCache(3 * 64), list[str]()
+
+    def get(*prompts: str, rows: int = 1) -> list[PackedText]:
+        def compute(missing: list[Prompt]) -> list[PackedText]:
+            computed.extend(text for text, _ in missing)
+            return [entry(rows) for _ in missing]
+
+        return cache.get([(text, False) for text in prompts], compute)
+
+    (a,) = get("a")
+    get("b")
+    get("a")
+    get("c", rows=2)
     assert cache.nbytes == 3 * 64
-    assert cache.get("a", False, lambda: entry(1)) is a
-    b = entry(1)
-    assert cache.get("b", False, lambda: b) is b  # was forgotten
-    huge = entry(50)
-    assert cache.get("huge", False, lambda: huge) is huge
+    assert get("a") == [a]
+    get("b")  # was forgotten
+    assert computed == ["a", "b", "c", "b"]
+    assert len(get("huge", "a", "b", rows=50)) == 3  # also what does not fit is handed out
     assert cache.nbytes <= 3 * 64
-    assert cache.get("huge", False, lambda: b) is b
+    assert len(get("d", "e", "f", "g", "d")) == 5  # more than it holds, at once
+    assert cache.nbytes <= 3 * 64

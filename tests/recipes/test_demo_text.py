@@ -69,7 +69,7 @@ def test_training_sees_what_serving_sees(tokenizer: Tokenizer, folder: Path) -> 
     with torch.no_grad():
         trained = encoder([encoder.token_ids(p) if p else [] for p in prompts])
         for prompt, embedding in zip(prompts, trained, strict=True):
-            expected = served.encode(prompt) if prompt else served.encode_negative(prompt)
+            (expected,) = served.encode([prompt]) if prompt else served.encode_negative([prompt])
             assert embedding.shape == expected.shape
             torch.testing.assert_close(embedding, expected, rtol=1e-4, atol=1e-4)
 

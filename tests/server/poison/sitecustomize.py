@@ -9,9 +9,9 @@ if "--multiprocessing-fork" in sys.orig_argv:
 
     encode = PromptEncoder.encode
 
-    def encode_or_die(self: PromptEncoder, prompt: str) -> object:
-        if prompt == "poison":
+    def encode_or_die(self: PromptEncoder, prompts: list[str]) -> object:
+        if "poison" in prompts:
             os.kill(os.getpid(), signal.SIGKILL)
-        return encode(self, prompt)
+        return encode(self, prompts)
 
     PromptEncoder.encode = encode_or_die  # type: ignore[assignment, method-assign]
