@@ -10,8 +10,8 @@ from ..live import LiveServer
 FLOORS = {
     "single object": 9,
     "color": 9,
-    "counting": 6,
-    "two objects": 7,
+    "counting": 7,
+    "two objects": 9,
     "attribute binding": 9,
     "position": 8,
 }
