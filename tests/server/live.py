@@ -79,6 +79,14 @@ class LiveServer:
     ) -> None:
         self.stop()
 
+    def logged(self, words: str, seconds: float = 20.0) -> str:
+        """The log, once it says so: a request's line follows its answer, so the client may be first."""
+        end = time.monotonic() + seconds
+        while words not in (log := self.log.read_text()):
+            assert time.monotonic() < end, f"no {words!r} in the log:\n{log}"
+            time.sleep(0.05)
+        return log
+
     def stop(self) -> None:
         """SIGTERM, and its end."""
         if self.status is None:

@@ -17,18 +17,10 @@ LONG: dict[str, Any] = {"prompt": "a cat", "size": "512x512", "n": 10, "num_infe
 SMALL: dict[str, Any] = {"prompt": "a cat", "size": "64x64", "num_inference_steps": 1}
 
 
-def wait_for(server: LiveServer, words: str, seconds: float = 20.0) -> None:
-    """Until the log says so."""
-    end = time.monotonic() + seconds
-    while words not in server.log.read_text():
-        assert time.monotonic() < end, f"no {words!r} in the log"
-        time.sleep(0.05)
-
-
 def test_a_client_that_leaves_frees_its_place(server: LiveServer, http: httpx.Client) -> None:
     with request_under_way(server.url, "leaver", LONG):
         pass
-    wait_for(server, "leaver POST /v1/images/generations 499")
+    server.logged("leaver POST /v1/images/generations 499")
     assert http.post("/v1/images/generations", json={**SMALL, "n": 10}).status_code == 200  # the queue is empty again
 
 
@@ -41,7 +33,7 @@ def test_a_full_queue_is_429_with_a_time_to_wait(server: LiveServer, http: httpx
     error = refused.json()["error"]
     assert (error["type"], error["code"], error["param"]) == ("rate_limit_error", "rate_limit_exceeded", None)
     assert health.status_code == 200
-    wait_for(server, "filler POST /v1/images/generations 499")
+    server.logged("filler POST /v1/images/generations 499")
 
 
 async def read_stream(client: httpx.AsyncClient, seed: int) -> str:

@@ -14,7 +14,6 @@ from server import streaming
 
 from .live import LiveServer, request_under_way
 from .test_images import PNG, png_size
-from .test_load import wait_for
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "size": "64x64", "num_inference_steps": 8, "guidance_scale": 1.0}
 EXTRA = {"num_inference_steps": 8, "guidance_scale": 1.0, "seed": 5}
@@ -118,7 +117,7 @@ def test_a_client_that_leaves_the_stream_frees_the_device(server: LiveServer, ht
     body = {"prompt": "a cat", "n": 10, "num_inference_steps": 100, "stream": True, "partial_images": 3}
     with request_under_way(server.url, "stream-leaver", body):
         pass
-    wait_for(server, "stream-leaver POST /v1/images/generations 200")
+    server.logged("stream-leaver POST /v1/images/generations 200")
     assert http.post("/v1/images/generations", json=SMALL).status_code == 200
 
 
