@@ -54,6 +54,8 @@ class BodyTooLarge(RequestError):
 class RequestTooSlow(RequestError):
     """The request does not arrive."""
 
+    headers: ClassVar = {"connection": "close"}
+
 
 class UnsupportedContentType(RequestError):
     """The body is not declared as JSON."""
