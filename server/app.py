@@ -22,6 +22,7 @@ from .config import ServerConfig
 from .errors import RequestError, error_response
 from .files import DirectoryStore, FileStore, sweep_forever
 from .limits import Limits
+from .methods import HeadAsGet
 from .metrics import Metrics
 from .s3 import S3Store
 from .schemas import ErrorResponse
@@ -89,6 +90,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(AccessLog)
     return app
 
