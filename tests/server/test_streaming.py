@@ -99,6 +99,21 @@ def test_several_images_each_have_their_index_previews_and_end(http: httpx.Clien
     assert all(data["timings"]["total"] > 0 for data in completed.values())
 
 
+def test_the_usage_of_all_events_adds_up_to_the_unstreamed_answers(http: httpx.Client) -> None:
+    fields = {"n": 3, "guidance_scale": 4.5, "negative_prompt": "grey"}
+    whole = http.post("/v1/images/generations", json={**SMALL, **fields}).json()["usage"]
+    events, _, _ = stream(http, **fields)
+    usages = [data["usage"] for _, data in events]
+    for name in ("input_tokens", "output_tokens", "total_tokens"):
+        assert sum(usage[name] for usage in usages) == whole[name]
+    for usage in usages:
+        assert set(usage) == set(whole)
+        assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+        assert usage["input_tokens_details"] == {"text_tokens": usage["input_tokens"], "image_tokens": 0}
+        assert usage["output_tokens_details"] == {"text_tokens": 0, "image_tokens": usage["output_tokens"]}
+    assert [usage["input_tokens"] > 0 for usage in usages] == [True, False, False]
+
+
 def test_a_url_cannot_be_streamed_so_the_image_itself_is(http: httpx.Client) -> None:
     events, _, _ = stream(http, response_format="url")
     assert base64.b64decode(events[-1][1]["b64_json"]).startswith(PNG)
