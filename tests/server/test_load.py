@@ -4,14 +4,17 @@ import asyncio
 import concurrent.futures
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from benchmarks.live import health_asked
 
 from .live import LiveServer, request_under_way
+from .test_metrics import scrape
 
 LONG: dict[str, Any] = {"prompt": "a cat", "size": "512x512", "n": 10, "num_inference_steps": 100}
 SMALL: dict[str, Any] = {"prompt": "a cat", "size": "64x64", "num_inference_steps": 1}
@@ -22,6 +25,36 @@ def test_a_client_that_leaves_frees_its_place(server: LiveServer, http: httpx.Cl
         pass
     server.logged("leaver POST /v1/images/generations 499")
     assert http.post("/v1/images/generations", json={**SMALL, "n": 10}).status_code == 200  # the queue is empty again
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_hangs_up_costs_at_most_two_more_steps(server: LiveServer, http: httpx.Client, stream: bool) -> None:
+    """The step that runs meanwhile, and one that was scheduled before the hanging up was heard of."""
+
+    def read(name: str, **labels: str) -> float:
+        return scrape(http).get((name, tuple(labels.items())), 0.0)
+
+    def denoised() -> float:
+        return read("sana_step_seconds_count", phase="denoise")
+
+    steps, drawn, cancelled = denoised(), read("sana_images_total"), read("sana_cancelled_total")
+    with request_under_way(server.url, f"quitter-{stream}", {**LONG, "n": 1, "stream": stream, "partial_images": 3}):
+        await_true(lambda: denoised() >= steps + 3)
+        assert read("sana_running_images") == 1
+        steps = denoised()
+    await_true(lambda: read("sana_cancelled_total") == cancelled + 1)
+    assert (read("sana_running_images"), read("sana_queued_images"), read("sana_queue_seconds")) == (0, 0, 0)
+    time.sleep(1.5)  # many steps long
+    assert denoised() <= steps + 2
+    assert read("sana_images_total") == drawn
+    assert read("sana_wasted_device_seconds_total") > 0
+
+
+def await_true(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_full_queue_is_429_with_a_time_to_wait(server: LiveServer, http: httpx.Client) -> None:
