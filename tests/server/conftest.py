@@ -17,7 +17,8 @@ API_KEY = "sk-test"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Queues ten seconds of work, so that one long request fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", "--model-alias", "dall-e-3=demo") as server:
+    aliases = ["--model-alias", "dall-e-3=demo", "--model-alias", "gpt-image-1=demo"]
+    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", *aliases) as server:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()
