@@ -1,11 +1,15 @@
-"""HEAD wherever GET is answered, as HTTP wants it: load balancers and `wget --spider` ask so."""
+"""HEAD and OPTIONS, which no route knows: for load balancers, and for scripts of web pages."""
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import OriginNotAllowed, error_body, kind_of
 
 
 class HeadAsGet:
-    """ASGI middleware: routes know GET alone; a HEAD gets the answer's head, and its body is dropped."""
+    """ASGI middleware: a HEAD is answered wherever GET is, and the body is dropped."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -29,3 +33,15 @@ class HeadAsGet:
         finally:
             if head:
                 scope["method"] = "HEAD"  # for the log
+
+
+class JSONCORSMiddleware(CORSMiddleware):
+    """Refuses in JSON, as everything here does; Starlette's own refusal is plain text."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        error = OriginNotAllowed(bytes(response.body).decode())
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return Response(error_body(error), kind_of(error).status, headers, media_type="application/json")
