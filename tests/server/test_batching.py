@@ -119,7 +119,7 @@ def test_chaos_loses_nothing_but_the_request_that_is_at_fault(crowd_server: Live
             bystanders = [asyncio.create_task(post(client, body(i))) for i in range(4)]
             failed = await poison
             assert failed.status_code == 500
-            assert failed.json()["error"]["code"] == "engine_error"
+            assert failed.json()["error"]["type"] == "server_error"
             assert "ended 2 times" in failed.json()["error"]["message"]
             assert [(await task).status_code for task in bystanders] == [200] * 4
             started = time.monotonic()

@@ -257,6 +257,17 @@ def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> Non
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
 
 
+def test_edits_and_variations_are_not_offered(client: openai.OpenAI) -> None:
+    """They are forms with files, which are taken to their end before the answer."""
+    file = ("a.png", PNG + bytes(3_000_000), "image/png")
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.images.edit(image=file, mask=file, prompt="a cat", n=2, size="256x256")
+    assert (caught.value.code, caught.value.param, caught.value.type) == ("unknown_url", None, "invalid_request_error")
+    with pytest.raises(openai.NotFoundError) as caught, pytest.warns(DeprecationWarning):
+        client.images.create_variation(image=file)
+    assert caught.value.code == "unknown_url"
+
+
 def test_nothing_so_far_was_a_fault_of_the_server(server: LiveServer) -> None:
     log = server.log.read_text()
     assert "Traceback" not in log

@@ -180,7 +180,7 @@ def test_a_later_fault_is_an_event_that_the_clients_raise() -> None:
         "message": "the device fell over",
         "type": "server_error",
         "param": None,
-        "code": "engine_error",
+        "code": None,
     }
     assert source.closed
 
