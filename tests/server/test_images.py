@@ -263,7 +263,7 @@ def test_edits_and_variations_are_not_offered(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.images.edit(image=file, mask=file, prompt="a cat", n=2, size="256x256")
     assert (caught.value.code, caught.value.param, caught.value.type) == ("unknown_url", None, "invalid_request_error")
-    with pytest.raises(openai.NotFoundError) as caught, pytest.warns(DeprecationWarning):
+    with pytest.raises(openai.NotFoundError) as caught, pytest.warns(DeprecationWarning, match="deprecated"):
         client.images.create_variation(image=file)
     assert caught.value.code == "unknown_url"
 
