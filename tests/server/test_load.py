@@ -5,7 +5,6 @@ import concurrent.futures
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -77,18 +76,17 @@ async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
         return [line async for line in response.aiter_lines() if line.startswith("event: ")][-1]
 
 
-def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(tmp_path: Path) -> None:
+def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(roomy_server: LiveServer) -> None:
     """The bound is on the median: the tail belongs to whatever else the machine does (benchmarks/http_overhead.py)."""
 
     async def run(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=100)) as client:
             return await asyncio.gather(*(read_stream(client, seed) for seed in range(100)))
 
-    with LiveServer(tmp_path / "log", "--model", "demo", "--max-queue-seconds", "600") as server:
-        with health_asked(server.url) as idle:
-            time.sleep(1)
-        with health_asked(server.url) as busy:
-            ends = asyncio.run(run(server.url))
+    with health_asked(roomy_server.url) as idle:
+        time.sleep(1)
+    with health_asked(roomy_server.url) as busy:
+        ends = asyncio.run(run(roomy_server.url))
     assert ends == ["event: image_generation.completed"] * 100
     assert statistics.median(busy) < max(0.02, 5 * statistics.median(idle))
 
