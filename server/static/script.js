@@ -34,7 +34,7 @@ function requestBody() {
 }
 
 async function generate() {
-  if (running) return;
+  if (running || $("model").dataset.state !== "ready") return;
   const body = requestBody();
   running = new AbortController();
   setBusy(true);
@@ -274,8 +274,8 @@ function switchTheme() {
 }
 
 if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
-$("key").value = sessionStorage.key ?? "";
-$("key").addEventListener("change", () => { sessionStorage.key = $("key").value; connect(); });
+$("key").value = sessionStorage.getItem("sana-key") ?? ""; // a plain .key is a method of every Storage
+$("key").addEventListener("change", () => { sessionStorage.setItem("sana-key", $("key").value); connect(); });
 $("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
 $("form").addEventListener("input", refresh);
 $("cancel").addEventListener("click", () => running?.abort());

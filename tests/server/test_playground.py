@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from server.playground import TYPES
 
+from .conftest import API_KEY
 from .live import LiveServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -190,6 +191,35 @@ def test_what_is_copied_draws_the_same_picture(page: Page, server: LiveServer, h
     command = page.evaluate("navigator.clipboard.readText()")
     assert command.startswith(f"curl {server.url}/v1/images/generations")
     assert "it'\\''s a" in command
+
+
+@needs_chromium
+def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, guarded_server: LiveServer) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    keys: list[str | None] = []
+    page.on(
+        "request", lambda request: keys.append(request.headers.get("authorization")) if "/v1/" in request.url else None
+    )
+    page.goto(guarded_server.url)
+    expect(page.locator("#model")).to_have_text("needs a key")
+    expect(page.locator("#key")).to_be_focused()
+    expect(page.locator("#key")).to_have_value("")
+    expect(page.locator("#status")).to_contain_text("You didn't provide an API key")
+    page.locator("#key").fill("wrong")
+    page.keyboard.press("Enter")  # which draws nothing yet
+    expect(page.locator("#status")).to_contain_text("Incorrect API key")
+    page.locator("#key").fill(API_KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_have_text("demo")
+    page.reload()
+    expect(page.locator("#model")).to_have_text("demo")
+    assert keys == [None, "Bearer wrong", f"Bearer {API_KEY}", f"Bearer {API_KEY}"]
+    page.locator("#settings summary").click()
+    page.locator("#steps").fill("1")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator("#gallery img")).to_have_count(1)
+    context.close()
 
 
 @needs_chromium
