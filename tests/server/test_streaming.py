@@ -88,6 +88,14 @@ def test_event_lines_and_types_agree(http: httpx.Client) -> None:
     assert all(name == data["type"] for name, data in events)
 
 
+def test_events_have_what_is_documented(http: httpx.Client) -> None:
+    events, _, _ = stream(http, partial_images=1)
+    common = {"type", "b64_json", "created_at", "size", "quality", "background", "output_format", "image_index"}
+    [(_, preview), (_, completed)] = events
+    assert set(preview) == common | {"partial_image_index"}
+    assert set(completed) == common | {"usage", "seed", "num_inference_steps", "timings"}
+
+
 def test_several_images_each_have_their_index_previews_and_end(http: httpx.Client) -> None:
     events, _, _ = stream(http, n=3, seed=70, partial_images=1, output_format="webp")
     completed = {data["image_index"]: data for name, data in events if name.endswith("completed")}
