@@ -20,7 +20,7 @@ class HeadAsGet:
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 405:
                 headers = MutableHeaders(scope=message)
-                if headers["allow"] == "GET":
+                if headers.get("allow") == "GET":
                     headers["allow"] = "GET, HEAD"
             elif message["type"] == "http.response.body" and head:
                 message["body"] = b""
