@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
@@ -140,10 +140,18 @@ class EngineCore:
         else:
             request.previews += 1
         self._places.acquire()
-        self._encoders.submit(self.hand_out, request, preview, pixels, started)
+        before = request.handed_out
+        request.handed_out = self._encoders.submit(self.hand_out, request, preview, pixels, started, before)
 
-    def hand_out(self, request: Request, preview: int | None, pixels: Callable[[], np.ndarray], started: float) -> None:
-        """Encoder thread: waits for the pixels, compresses them and sends the file."""
+    def hand_out(
+        self,
+        request: Request,
+        preview: int | None,
+        pixels: Callable[[], np.ndarray],
+        started: float,
+        before: Future[None] | None,
+    ) -> None:
+        """Encoder thread: waits for the pixels, compresses them and sends the file, after those `before` it."""
         try:
             picture = pixels()
             decoded = time.monotonic()
@@ -162,6 +170,8 @@ class EngineCore:
             event = Failed(request.request_id, told(error))
         finally:
             self._places.release()
+        if before is not None:
+            wait((before,))  # it was begun first; a preview told after its image would replace it on the screen
         self._emit(event)
 
     def report(self, batch: Batch, seconds: float) -> None:

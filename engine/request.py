@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from .types import GenerationParams, Timings
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from .state import ImageState
 
 
@@ -29,6 +31,7 @@ class Request:
         tokens: rows it adds to a forward, both branches counted.
         deadline: by time.monotonic, as `arrived`.
         previews: how many have been decoded.
+        handed_out: done when the last of its pictures, preview or image, has been told.
         last_step: number of the scheduler's step that it last took part in.
         state: tensors, from the end of the encode phase to the end of decode.
     """
@@ -42,6 +45,7 @@ class Request:
     deadline: float | None = None
     step: int = 0
     previews: int = 0
+    handed_out: "Future[None] | None" = None
     last_step: int = 0
     state: "ImageState | None" = None
     started: float = 0.0

@@ -53,7 +53,7 @@ class AccessLog:
             scope["app"].state.metrics.count_response(route, status)
             line = {
                 "request_id": request_id,
-                "method": scope["method"],
+                "method": scope["method"][:20],  # any word is a method to HTTP
                 "path": scope["raw_path"][:200].decode("latin-1"),  # still percent-encoded: it cannot forge a line
                 "status": status,
                 "milliseconds": round(1000 * seconds, 1),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -22,13 +21,22 @@ from .config import ServerConfig
 from .errors import RequestError, error_response
 from .files import DirectoryStore, FileStore, sweep_forever
 from .limits import Limits
+from .methods import HeadAsGet, JSONCORSMiddleware
 from .metrics import Metrics
 from .s3 import S3Store
 from .schemas import ErrorResponse
 from .tracing import NoTraces, OTLPTraces
 
 log = logging.getLogger("sana.app")
-EXPOSED_HEADERS = ["x-request-id", "x-ignored-params", "retry-after", "openai-processing-ms"]
+EXPOSED_HEADERS = [
+    "x-request-id",
+    "x-ignored-params",
+    "retry-after",
+    "openai-processing-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+]
 
 
 class AliasError(SanaError):
@@ -83,12 +91,13 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
         app.add_exception_handler(kind, answer_error)
     if config.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            JSONCORSMiddleware,
             allow_origins=config.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(AccessLog)
     return app
 

@@ -7,6 +7,7 @@ RequestError
     UnsupportedContentType      it is not declared as JSON
     BodyTooLarge                more bytes than the server reads
     RequestTooSlow              the request does not arrive
+    OriginNotAllowed            a web page that no --cors-origin names
     ModelNotFound               another model than the one served was asked for
     FileNotFound                no such image, or no longer
     RangeNotSatisfiable         a range beyond the end of an image
@@ -54,9 +55,15 @@ class BodyTooLarge(RequestError):
 class RequestTooSlow(RequestError):
     """The request does not arrive."""
 
+    headers: ClassVar = {"connection": "close"}
+
 
 class UnsupportedContentType(RequestError):
     """The body is not declared as JSON."""
+
+
+class OriginNotAllowed(RequestError):
+    """A web page that no --cors-origin names, or what it wants to send."""
 
 
 class ModelNotFound(RequestError):
@@ -110,6 +117,7 @@ TABLE: dict[type[Exception] | int, Kind] = {
     InvalidParams: Kind(400, "invalid_request_error"),
     InvalidBody: Kind(400, "invalid_request_error"),
     UnsupportedContentType: Kind(400, "invalid_request_error", "unsupported_content_type"),
+    OriginNotAllowed: Kind(400, "invalid_request_error"),
     BodyTooLarge: Kind(413, "invalid_request_error"),
     RequestTooSlow: Kind(408, "invalid_request_error", "request_timeout"),
     MissingKey: Kind(401, "invalid_request_error"),
@@ -126,7 +134,7 @@ TABLE: dict[type[Exception] | int, Kind] = {
     EngineUnavailable: Kind(503, "server_error", retry_after=5),
     CheckpointError: Kind(503, "server_error", retry_after=60),
     DeviceError: Kind(503, "server_error", retry_after=60),
-    GenerationFailed: Kind(500, "server_error", "engine_error"),
+    GenerationFailed: Kind(500, "server_error"),
     # 400, not 504 or 408: official clients repeat those at once, and what missed its deadline misses it again
     DeadlineExceeded: Kind(400, "invalid_request_error", "deadline_exceeded", "timeout"),
     Exception: Kind(500, "server_error"),

@@ -101,7 +101,6 @@ def new_name(image_format: ImageFormat) -> str:
     return f"{secrets.token_urlsafe(24)}.{image_format}"
 
 
-@router.head("/files/{name:path}", include_in_schema=False)
 @router.get("/files/{name:path}", response_class=FileResponse)
 async def read_file(name: str, request: Request) -> Response:
     """An image, whole or the range asked for. Needs no key: the name is one."""

@@ -13,6 +13,7 @@ TYPES = {
     "style.css": "text/css",
     "script.js": "text/javascript",
     "snippets.js": "text/javascript",
+    "stream.js": "text/javascript",
 }
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "

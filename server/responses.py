@@ -34,7 +34,7 @@ def describe_images(
     return ImagesResponse(
         created=int(time.time()),
         data=data,
-        usage=usage(params, model, images),
+        usage=usage(params, model, len(images), images[0].text_tokens),  # all of them read the same text
         model=model.id,
         guidance_scale=params.guidance_scale,
         num_inference_steps=params.num_inference_steps,
@@ -53,11 +53,14 @@ def describe_preview(params: GenerationParams, model: ModelInfo, preview: Previe
     )
 
 
-def describe_completed(params: GenerationParams, model: ModelInfo, image: Finished, seconds: float) -> CompletedEvent:
+def describe_completed(
+    params: GenerationParams, model: ModelInfo, image: Finished, first: bool, seconds: float
+) -> CompletedEvent:
+    """One of the n images. The text is counted with the `first`: clients add the events up."""
     return CompletedEvent(
         b64_json=IMAGE_MARK,
         created_at=int(time.time()),
-        usage=usage(params, model, [image]),
+        usage=usage(params, model, 1, image.text_tokens if first else 0),
         image_index=image.image_index,
         seed=image.seed,
         num_inference_steps=params.num_inference_steps,
@@ -74,10 +77,9 @@ def echo(params: GenerationParams, model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def usage(params: GenerationParams, model: ModelInfo, images: list[Finished]) -> Usage:
-    """Tokens as the transformer counts them; all images of a request read the same text."""
-    text = images[0].text_tokens
-    drawn = len(images) * (params.width // model.size_multiple) * (params.height // model.size_multiple)
+def usage(params: GenerationParams, model: ModelInfo, images: int, text: int) -> Usage:
+    """Tokens as the transformer counts them."""
+    drawn = images * (params.width // model.size_multiple) * (params.height // model.size_multiple)
     return Usage(
         input_tokens=text,
         output_tokens=drawn,

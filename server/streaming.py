@@ -57,6 +57,7 @@ class EventStream(StreamingResponse):
             await self.events.aclose()
 
     async def lines(self) -> AsyncGenerator[bytes]:
+        finished = 0
         while True:
             await asyncio.wait((self.next_event,), timeout=HEARTBEAT_SECONDS)
             if not self.next_event.done():
@@ -79,7 +80,8 @@ class EventStream(StreamingResponse):
                     yield piece
             elif isinstance(event, Finished):
                 seconds = time.monotonic() - self.started
-                described = describe_completed(self.params, self.model, event, seconds)
+                described = describe_completed(self.params, self.model, event, finished == 0, seconds)
+                finished += 1
                 async for piece in event_pieces(described, event.image):
                     yield piece
 

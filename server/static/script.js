@@ -1,10 +1,13 @@
 // The playground: asks the same API as any client, and shows each picture while it is drawn.
 
 import { asCurl, asPython } from "./snippets.js";
+import { imageUrl, serverSentEvents } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_KEPT = 60; // pictures of the gallery; the oldest leave
+const MAX_WORDS = 240; // characters of a prompt under its picture
 const api = new URL("v1/", document.baseURI);
+const invitation = $("stage").firstElementChild;
 const kept = []; // {url, body, seed, size, seconds}, newest first
 let shown = null;
 let running = null; // AbortController of the request under way
@@ -30,26 +33,8 @@ function requestBody() {
   return body;
 }
 
-async function* serverSentEvents(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    text += value;
-    if (!value.includes("\n")) continue; // a large picture arrives in many parts
-    const blocks = text.split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const line = block.split("\n").find((one) => one.startsWith("data: "));
-      if (line) yield JSON.parse(line.slice(6));
-      else yield { type: "comment", text: block };
-    }
-  }
-}
-
 async function generate() {
-  if (running) return;
+  if (running || $("model").dataset.state !== "ready") return;
   const body = requestBody();
   running = new AbortController();
   setBusy(true);
@@ -99,11 +84,6 @@ async function failure(response) {
   return new Error(error.message);
 }
 
-function imageUrl(event) {
-  const bytes = Uint8Array.from(atob(event.b64_json), (letter) => letter.charCodeAt(0));
-  return URL.createObjectURL(new Blob([bytes], { type: `image/${event.output_format}` }));
-}
-
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
@@ -112,9 +92,10 @@ function element(tag, properties = {}, ...children) {
 
 function prepareStage(body) {
   const [width, height] = (/^\d+x\d+$/.test(body.size) ? body.size : $("size").dataset.auto).split("x");
-  const figures = Array.from({ length: body.n }, () => {
-    const figure = element("figure", { className: "drawing" }, element("div", { className: "bar" }));
-    figure.style.aspectRatio = `${width} / ${height}`;
+  const figures = Array.from({ length: body.n }, (_, index) => {
+    const bar = element("div", { className: "bar", role: "progressbar", ariaLabel: `Picture ${index + 1}` });
+    const figure = element("figure", { className: "drawing" }, bar);
+    figure.style.setProperty("--ratio", width / height);
     return figure;
   });
   $("stage").className = "";
@@ -125,7 +106,7 @@ function prepareStage(body) {
 
 function emptyStage() {
   $("stage").className = "empty";
-  $("stage").replaceChildren(element("p", { textContent: "Describe a picture." }));
+  $("stage").replaceChildren(invitation);
 }
 
 function show(figure, url) {
@@ -139,8 +120,11 @@ function show(figure, url) {
 function showProgress(comment, figures, started) {
   const [, index, step, steps] = comment.match(/image (\d+) step (\d+)\/(\d+)/) ?? [];
   if (!steps) return;
-  figures[index].querySelector(".bar").style.width = `${(100 * step) / steps}%`;
-  say(`step ${step} of ${steps}, ${seconds(started)}`);
+  const bar = figures[index].querySelector(".bar");
+  bar.style.width = `${(100 * step) / steps}%`;
+  bar.setAttribute("aria-valuenow", Math.round((100 * step) / steps));
+  $("status").setAttribute("aria-live", "off"); // the bar tells; every step read out would be a flood
+  $("status").textContent = `step ${step} of ${steps}, ${seconds(started)}`;
 }
 
 function complete(figure, event, body, time) {
@@ -150,46 +134,54 @@ function complete(figure, event, body, time) {
   figure.classList.remove("drawing");
   figure.addEventListener("click", () => select(picture));
   kept.unshift(picture);
-  for (const left of kept.splice(MAX_KEPT)) URL.revokeObjectURL(left.url);
+  $("gallery").prepend(thumbnail(picture));
+  for (const left of kept.splice(MAX_KEPT)) {
+    URL.revokeObjectURL(left.url);
+    $("gallery").lastChild.remove();
+  }
   describe(picture);
-  drawGallery();
 }
 
 function select(picture) {
   const figure = element("figure", {}, element("img", { src: picture.url, alt: picture.body.prompt }));
-  figure.style.aspectRatio = picture.size.replace("x", " / ");
+  const [width, height] = picture.size.split("x");
+  figure.style.setProperty("--ratio", width / height);
   $("stage").className = "";
   $("stage").replaceChildren(figure);
   describe(picture);
-  drawGallery();
 }
 
 function describe(picture) {
   shown = picture;
   const { body } = picture;
   $("details").hidden = false;
+  const words = body.prompt.length > MAX_WORDS ? `${body.prompt.slice(0, MAX_WORDS)}…` : body.prompt;
   $("caption").textContent =
-    `${body.prompt} · ${picture.size} · ${body.num_inference_steps} steps · guidance ${body.guidance_scale} · ` +
+    `${words} · ${picture.size} · ${body.num_inference_steps} steps · guidance ${body.guidance_scale} · ` +
     `seed ${picture.seed} · ${picture.time.toFixed(1)} s`;
   Object.assign($("download"), { href: picture.url, download: `sana-${picture.seed}.png` });
+  $("gallery-title").hidden = false;
+  for (const button of $("gallery").querySelectorAll("button")) {
+    button.setAttribute("aria-current", button.dataset.url === picture.url);
+  }
 }
 
-function drawGallery() {
-  $("gallery-title").hidden = !kept.length;
-  $("gallery").replaceChildren(
-    ...kept.map((picture) => {
-      const button = element("button", { type: "button", title: picture.body.prompt });
-      button.append(element("img", { src: picture.url, alt: picture.body.prompt }));
-      button.setAttribute("aria-current", picture === shown);
-      button.addEventListener("click", () => !running && select(picture));
-      return element("div", { role: "listitem" }, button);
-    }),
-  );
+function thumbnail(picture) {
+  const image = element("img", { src: picture.url, alt: `${picture.body.prompt}, seed ${picture.seed}` });
+  const button = element("button", { type: "button", title: picture.body.prompt }, image);
+  button.dataset.url = picture.url;
+  button.addEventListener("click", () => {
+    if (running) return;
+    select(picture);
+    $("stage").scrollIntoView({ block: "nearest" });
+  });
+  return element("div", { role: "listitem" }, button);
 }
 
 const seconds = (started) => `${((performance.now() - started) / 1000).toFixed(1)} s`;
 
 function say(text, bad = false) {
+  $("status").setAttribute("aria-live", "polite");
   $("status").textContent = text;
   $("status").toggleAttribute("data-bad", bad);
 }
@@ -282,8 +274,8 @@ function switchTheme() {
 }
 
 if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
-$("key").value = sessionStorage.key ?? "";
-$("key").addEventListener("change", () => { sessionStorage.key = $("key").value; connect(); });
+$("key").value = sessionStorage.getItem("sana-key") ?? ""; // a plain .key is a method of every Storage
+$("key").addEventListener("change", () => { sessionStorage.setItem("sana-key", $("key").value); connect(); });
 $("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
 $("form").addEventListener("input", refresh);
 $("cancel").addEventListener("click", () => running?.abort());

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,10 @@ from engine import (
     GenerationFailed,
     GenerationParams,
     InvalidParams,
+    Preview,
     Progress,
     StepReport,
+    images,
 )
 from engine.core import EngineCore
 from engine.messages import Submit
@@ -56,6 +60,21 @@ def test_a_request_is_told_from_start_to_finish(core: EngineCore, events: list[E
     assert finished.seed == 1
     assert finished.timings.denoise > 0
     assert finished.timings.decode > 0
+
+
+def test_a_preview_is_told_before_its_image_however_long_it_takes(
+    core: EngineCore, events: list[Event | StepReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = iter((0.5, 0.3, 0))
+
+    def encode_image(*picture: Any) -> bytes:
+        time.sleep(next(slow))
+        return images.encode_image(*picture)
+
+    monkeypatch.setattr("engine.core.encode_image", encode_image)
+    core.submit(Submit("r", replace(PARAMS, partial_images=2)))
+    pictures = [event for event in drain(core, events) if isinstance(event, Preview | Finished)]
+    assert [type(event).__name__ for event in pictures] == ["Preview", "Preview", "Finished"]
 
 
 def test_a_request_that_joins_late_and_is_short_finishes_first(

@@ -1,23 +1,27 @@
 """One live server with the embedded model for all tests that only ask it things."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from .live import LiveServer
+from .live import ENVIRONMENT, LiveServer
 
 MODEL = "demo"
 SECONDS = 120.0
 API_KEY = "sk-test"
+POISON = Path(__file__).parent / "poison"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Queues ten seconds of work, so that one long request fills it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", "--model-alias", "dall-e-3=demo") as server:
+    aliases = ["--model-alias", "dall-e-3=demo", "--model-alias", "gpt-image-1=demo"]
+    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", *aliases) as server:
         yield server
     assert server.status == 0
     assert "Traceback" not in log.read_text()
@@ -31,6 +35,15 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSer
     with LiveServer(log, "--model", MODEL, "--max-concurrent", "2", *flags) as server:
         yield server
     assert server.status == 0
+
+
+@pytest.fixture(scope="session")
+def roomy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Takes ten minutes of work. Its engine may be killed, and the prompt `poison` does that too."""
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{POISON}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+    log = tmp_path_factory.mktemp("roomy") / "log"
+    with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "600", environment=environment) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

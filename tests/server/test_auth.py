@@ -142,6 +142,14 @@ def test_cors_is_off_unless_a_page_is_named() -> None:
         assert response.headers["access-control-allow-origin"] == "https://page.example"
         other = await client.get("/health", headers={"origin": "https://other.example"})
         assert "access-control-allow-origin" not in other.headers
+        answer = await client.get("/health", headers={"origin": "https://page.example"})
+        exposed = answer.headers["access-control-expose-headers"]
+        assert all(name in exposed for name in ("x-request-id", "x-ignored-params", "x-ratelimit-remaining-requests"))
+        for asked in ({"origin": "https://other.example"}, {"access-control-request-method": "DELETE"}):
+            refused = await client.options("/v1/images/generations", headers={**preflight, **asked})
+            assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
+            assert refused.headers["x-request-id"]
+            assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
 
     ask(off)
     ask(on, cors_origins=("https://page.example",))

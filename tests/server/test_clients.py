@@ -1,10 +1,12 @@
 """The programs of docs/clients.md, run as they stand there, and what other clients send."""
 
+import base64
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,7 +93,6 @@ def test_curl(server: LiveServer, tmp_path: Path) -> None:
 
 
 def test_litellm(server: LiveServer, tmp_path: Path) -> None:
-
     run(tmp_path, blocks("LiteLLM", "python")[0], server, sys.executable, "-c")
     assert pictures(tmp_path) == ["picture.png"]
 
@@ -101,14 +102,48 @@ def test_langchain(guarded_server: LiveServer, tmp_path: Path) -> None:
     assert pictures(tmp_path) == ["picture.png"]
 
 
-def test_the_body_that_open_webui_sends(http: httpx.Client) -> None:
-    body = {"model": "demo", "prompt": "a cat", "n": 1, "size": "64x64", "response_format": "b64_json", "steps": 50}
-    response = http.post("/v1/images/generations?api-version=1", json={**body, "num_inference_steps": 1})
+OPEN_WEBUI: list[dict[str, Any]] = [
+    {"model": "demo", "size": "64x64", "response_format": "b64_json"},
+    {"model": "demo", "response_format": "b64_json"},  # no size is set
+    {"model": "dall-e-3", "size": "64x64", "response_format": "b64_json", "n": 2, "steps": 50, "quality": "hd"},
+    {"model": "gpt-image-1", "size": "auto"},  # for this name it asks for no format
+    {"model": "demo", "size": "64x64", "response_format": "url"},  # set among its further parameters
+]
+
+
+@pytest.mark.parametrize("fields", OPEN_WEBUI, ids=str)
+def test_what_open_webui_sends_and_reads(http: httpx.Client, fields: dict[str, Any]) -> None:
+    """As its engine `openai` does, routers/images.py of open-webui: the body, the headers, and the way to the image."""
+    headers = {"authorization": "Bearer sk-any", "x-openwebui-user-name": "J%C3%BC R", "x-openwebui-user-role": "user"}
+    body = {"prompt": "a red circle", "n": 1, "num_inference_steps": 1, **fields}
+    response = http.post("/v1/images/generations?api-version=2025-04-01", json=body, headers=headers)
     assert response.status_code == 200
-    assert response.json()["data"][0]["b64_json"].startswith("iVBOR")
-    assert response.headers["x-ignored-params"] == "steps"
-    for setting in re.findall(r"^([A-Z_]+)=", blocks("Open WebUI", "sh")[0], flags=re.MULTILINE):
-        assert setting.startswith(("IMAGE", "ENABLE_IMAGE"))
+    assert response.headers.get("x-ignored-params") == ("steps" if "steps" in fields else None)
+    images = response.json()["data"]
+    assert len(images) == body["n"]
+    for image in images:
+        if fields.get("response_format") == "url":  # which goes first; the key is sent along
+            fetched = httpx.get(image["url"], headers=headers)
+            assert fetched.status_code == 200
+            assert fetched.headers["content-type"].split("/")[0] == "image"
+            picture = fetched.content
+        else:
+            assert not image.get("url")
+            assert "," not in image["b64_json"]  # or it takes what is before for a header
+            picture = base64.b64decode(image["b64_json"])
+        assert picture.startswith(b"\x89PNG")  # it names the file so, whatever it is
+
+
+def test_the_model_open_webui_takes_when_none_is_set_is_refused_by_name(http: httpx.Client) -> None:
+    body = {"model": "dall-e-2", "prompt": "a cat", "n": 1, "size": "512x512", "response_format": "b64_json"}
+    response = http.post("/v1/images/generations", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_settings_for_open_webui_are_settings_of_its_images() -> None:
+    settings = re.findall(r"^([A-Z_]+)=", blocks("Open WebUI", "sh")[0], flags=re.MULTILINE)
+    assert settings
+    assert all(setting.startswith(("IMAGE", "ENABLE_IMAGE")) for setting in settings)
 
 
 def test_flags_named_on_the_page_exist() -> None:

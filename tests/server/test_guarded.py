@@ -47,9 +47,10 @@ def test_a_url_by_default_fetched_without_a_key_and_in_parts(guarded: openai.Ope
 
 
 def test_more_at_once_than_a_key_may_have_is_429(guarded: openai.OpenAI, guarded_server: LiveServer) -> None:
+    """A stream counts until its end."""
     with (
         request_under_way(guarded_server.url, "one", ONE_LONG, API_KEY),
-        request_under_way(guarded_server.url, "two", ONE_LONG, API_KEY),
+        request_under_way(guarded_server.url, "two", {**ONE_LONG, "stream": True}, API_KEY),
         pytest.raises(openai.RateLimitError) as caught,
     ):
         guarded.images.generate(prompt="a cat", size="64x64")  # type: ignore[call-overload]

@@ -45,11 +45,47 @@ def test_unknown_urls(http: httpx.Client, path: str) -> None:
     assert "GET" in check_error(http.get(path), 404, "unknown_url")
 
 
-@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", GENERATIONS, "POST"), ("DELETE", "/v1/models", "GET")])
-def test_wrong_methods(http: httpx.Client, method: str, path: str, allowed: str) -> None:
-    response = http.request(method, path)
-    check_error(response, 405, "method_not_supported")
-    assert response.headers["allow"] == allowed
+GET_PATHS = [
+    "/",
+    "/static/style.css",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/openapi.json",
+    "/v1/models",
+    "/v1/models/demo",
+    "/files/x.png",
+]
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "A" * 5000])
+def test_wrong_methods(http: httpx.Client, method: str) -> None:
+    for path in GET_PATHS:
+        response = http.request(method, path)
+        check_error(response, 405, "method_not_supported")
+        assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    if method != "POST":
+        response = http.request(method, GENERATIONS)
+        check_error(response, 405, "method_not_supported")
+        assert response.headers["allow"] == "POST"
+
+
+def test_head_is_get_without_a_body(http: httpx.Client, server: LiveServer) -> None:
+    for path in (*GET_PATHS, "/nope", GENERATIONS):
+        whole = http.get(path)
+        head = http.head(path, headers={"x-request-id": f"head-of-{len(path)}"})
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        if path != "/metrics":  # they change
+            expected = int(whole.headers["content-length"]) + ("HEAD" in whole.text)
+            assert int(head.headers["content-length"]) == expected
+    assert f"head-of-{len('/nope')} HEAD /nope 404" in server.logged("HEAD /nope")
+    assert http.head(GENERATIONS).headers["allow"] == "POST"
+
+
+def test_a_long_method_is_cut_in_the_log(http: httpx.Client, server: LiveServer) -> None:
+    http.request("B" * 5000, "/health")
+    assert "B" * 21 not in server.logged("B" * 20 + " /health 405")
 
 
 @pytest.mark.parametrize(

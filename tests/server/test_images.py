@@ -137,6 +137,33 @@ def test_more_compression_makes_smaller_files(http: httpx.Client) -> None:
     assert sizes[0] < sizes[1]
 
 
+def test_chunks_and_headers_of_clients_change_nothing(http: httpx.Client) -> None:
+    body = json.dumps({**SMALL, "size": "64x64", "seed": 3}).encode()
+    headers = {
+        "content-type": "application/json; charset=utf-8",
+        "accept": "text/event-stream",  # whether it is streamed is for the body to say
+        "openai-organization": "org",
+        "openai-project": "proj",
+        "openai-beta": "x",
+        "x-stainless-lang": "python",
+        "x-stainless-read-timeout": "600",
+    }
+    pieces = (body[start : start + 7] for start in range(0, len(body), 7))
+    response = http.post("/v1/images/generations?api-version=1", content=pieces, headers=headers)
+    assert response.request.headers["transfer-encoding"] == "chunked"
+    assert response.headers["content-type"] == "application/json"
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert decoded(response.json()) == decoded(draw(http, size="64x64", seed=3))
+
+
+def test_the_answer_has_what_is_documented_and_no_null(http: httpx.Client) -> None:
+    answer = draw(http, size="64x64", model="dall-e-3")
+    ours = {"model", "num_inference_steps", "guidance_scale", "timings"}
+    assert set(answer) == {"created", "data", "size", "quality", "background", "output_format", "usage"} | ours
+    assert set(answer["data"][0]) == {"b64_json", "seed"}
+    assert answer["quality"] in {"low", "medium", "high", "xhigh", "max"}  # closed enums read it
+
+
 def test_an_alias_is_another_name_of_the_model(client: openai.OpenAI) -> None:
     answer = client.images.generate(
         model="dall-e-3", prompt="a cat", quality="low", size="64x64", extra_body={"num_inference_steps": 1}
@@ -255,6 +282,17 @@ def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> Non
     with pytest.raises(openai.NotFoundError) as missing:
         client.images.generate(prompt="a cat", model="dall-e-2")
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
+
+
+def test_edits_and_variations_are_not_offered(client: openai.OpenAI) -> None:
+    """They are forms with files, which are taken to their end before the answer."""
+    file = ("a.png", PNG + bytes(3_000_000), "image/png")
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.images.edit(image=file, mask=file, prompt="a cat", n=2, size="256x256")
+    assert (caught.value.code, caught.value.param, caught.value.type) == ("unknown_url", None, "invalid_request_error")
+    with pytest.raises(openai.NotFoundError) as caught, pytest.warns(DeprecationWarning, match="deprecated"):
+        client.images.create_variation(image=file)
+    assert caught.value.code == "unknown_url"
 
 
 def test_nothing_so_far_was_a_fault_of_the_server(server: LiveServer) -> None:

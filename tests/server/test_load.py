@@ -4,14 +4,16 @@ import asyncio
 import concurrent.futures
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 
 from benchmarks.live import health_asked
 
 from .live import LiveServer, request_under_way
+from .test_metrics import scrape
 
 LONG: dict[str, Any] = {"prompt": "a cat", "size": "512x512", "n": 10, "num_inference_steps": 100}
 SMALL: dict[str, Any] = {"prompt": "a cat", "size": "64x64", "num_inference_steps": 1}
@@ -22,6 +24,36 @@ def test_a_client_that_leaves_frees_its_place(server: LiveServer, http: httpx.Cl
         pass
     server.logged("leaver POST /v1/images/generations 499")
     assert http.post("/v1/images/generations", json={**SMALL, "n": 10}).status_code == 200  # the queue is empty again
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_hangs_up_costs_at_most_two_more_steps(server: LiveServer, http: httpx.Client, stream: bool) -> None:
+    """The step that runs meanwhile, and one that was scheduled before the hanging up was heard of."""
+
+    def read(name: str, **labels: str) -> float:
+        return scrape(http).get((name, tuple(labels.items())), 0.0)
+
+    def denoised() -> float:
+        return read("sana_step_seconds_count", phase="denoise")
+
+    steps, drawn, cancelled = denoised(), read("sana_images_total"), read("sana_cancelled_total")
+    with request_under_way(server.url, f"quitter-{stream}", {**LONG, "n": 1, "stream": stream, "partial_images": 3}):
+        await_true(lambda: denoised() >= steps + 3)
+        assert read("sana_running_images") == 1
+        steps = denoised()
+    await_true(lambda: read("sana_cancelled_total") == cancelled + 1)
+    assert (read("sana_running_images"), read("sana_queued_images"), read("sana_queue_seconds")) == (0, 0, 0)
+    time.sleep(1.5)  # many steps long
+    assert denoised() <= steps + 2
+    assert read("sana_images_total") == drawn
+    assert read("sana_wasted_device_seconds_total") > 0
+
+
+def await_true(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_full_queue_is_429_with_a_time_to_wait(server: LiveServer, http: httpx.Client) -> None:
@@ -44,18 +76,17 @@ async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
         return [line async for line in response.aiter_lines() if line.startswith("event: ")][-1]
 
 
-def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(tmp_path: Path) -> None:
+def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(roomy_server: LiveServer) -> None:
     """The bound is on the median: the tail belongs to whatever else the machine does (benchmarks/http_overhead.py)."""
 
     async def run(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=100)) as client:
             return await asyncio.gather(*(read_stream(client, seed) for seed in range(100)))
 
-    with LiveServer(tmp_path / "log", "--model", "demo", "--max-queue-seconds", "600") as server:
-        with health_asked(server.url) as idle:
-            time.sleep(1)
-        with health_asked(server.url) as busy:
-            ends = asyncio.run(run(server.url))
+    with health_asked(roomy_server.url) as idle:
+        time.sleep(1)
+    with health_asked(roomy_server.url) as busy:
+        ends = asyncio.run(run(roomy_server.url))
     assert ends == ["event: image_generation.completed"] * 100
     assert statistics.median(busy) < max(0.02, 5 * statistics.median(idle))
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from server.playground import TYPES
 
+from .conftest import API_KEY
 from .live import LiveServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -92,6 +93,66 @@ def test_size_number_and_gallery(page: Page) -> None:
 
 
 @needs_chromium
+def test_an_empty_prompt_draws_the_one_that_is_shown(page: Page) -> None:
+    page.locator("#steps").fill("1")
+    page.locator("#generate").click()
+    expect(page.locator("#caption")).to_contain_text("a red circle left of a blue square · 256x256 · 1 steps")
+
+
+@needs_chromium
+def test_the_gallery_by_keyboard_keeps_its_place(page: Page) -> None:
+    page.locator("#prompt").fill("a red circle")
+    page.locator("#n").fill("2")
+    page.locator("#steps").fill("1")
+    page.locator("#seed").fill("7")
+    page.keyboard.press("Enter")  # of any field
+    thumbnails = page.locator("#gallery button")
+    expect(thumbnails).to_have_count(2)
+    expect(page.locator("#generate")).to_be_enabled()
+    page.locator("#copy-python").focus()
+    for number in (0, 1):
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(thumbnails.nth(number)).to_be_focused()
+        expect(thumbnails.nth(number)).to_have_attribute("aria-current", "true")
+        expect(page.locator("#gallery [aria-current=true]")).to_have_count(1)
+        assert thumbnails.nth(number).evaluate("button => getComputedStyle(button).outlineStyle") == "solid"
+    assert sorted(page.locator("#gallery img").evaluate_all("images => images.map(image => image.alt)")) == [
+        "a red circle, seed 7",
+        "a red circle, seed 8",
+    ]
+
+
+@needs_chromium
+def test_every_control_has_a_name(page: Page) -> None:
+    unnamed = """controls => controls.filter(one =>
+        !(one.labels?.[0]?.textContent ?? one.ariaLabel ?? one.textContent).trim()).map(one => one.id)"""
+    assert page.locator("button, input, select, textarea, summary").evaluate_all(unnamed) == []
+
+
+@needs_chromium
+def test_progress_is_told_by_the_bar_and_nothing_moves(page: Page) -> None:
+    """A live region would read every step out."""
+
+    def heights() -> list[float]:
+        boxes = [page.locator(name).bounding_box() for name in ("#generate", "#size", "#n", "#settings")]
+        assert all(boxes)
+        assert boxes[1]["y"] == boxes[2]["y"]  # type: ignore[index]
+        assert boxes[1]["height"] == boxes[2]["height"]  # type: ignore[index]
+        return [value for box in boxes if box for value in (box["y"], box["height"])]
+
+    page.locator("#steps").fill("60")
+    before = heights()
+    page.locator("#prompt").press("Enter")
+    expect(page.get_by_role("progressbar", name="Picture 1")).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]"))
+    assert page.locator("#status").get_attribute("aria-live") == "off"
+    assert heights() == before
+    page.keyboard.press("Escape")
+    expect(page.locator("#status")).to_contain_text("cancelled after")
+    assert page.locator("#status").get_attribute("aria-live") == "polite"
+
+
+@needs_chromium
 def test_cancel_ends_the_request(page: Page, server: LiveServer) -> None:
     page.locator("#prompt").fill("a slow cat")
     page.locator("#steps").fill("60")
@@ -133,6 +194,35 @@ def test_what_is_copied_draws_the_same_picture(page: Page, server: LiveServer, h
 
 
 @needs_chromium
+def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, guarded_server: LiveServer) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    keys: list[str | None] = []
+    page.on(
+        "request", lambda request: keys.append(request.headers.get("authorization")) if "/v1/" in request.url else None
+    )
+    page.goto(guarded_server.url)
+    expect(page.locator("#model")).to_have_text("needs a key")
+    expect(page.locator("#key")).to_be_focused()
+    expect(page.locator("#key")).to_have_value("")
+    expect(page.locator("#status")).to_contain_text("You didn't provide an API key")
+    page.locator("#key").fill("wrong")
+    page.keyboard.press("Enter")  # which draws nothing yet
+    expect(page.locator("#status")).to_contain_text("Incorrect API key")
+    page.locator("#key").fill(API_KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_have_text("demo")
+    page.reload()
+    expect(page.locator("#model")).to_have_text("demo")
+    assert keys == [None, "Bearer wrong", f"Bearer {API_KEY}", f"Bearer {API_KEY}"]
+    page.locator("#settings summary").click()
+    page.locator("#steps").fill("1")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator("#gallery img")).to_have_count(1)
+    context.close()
+
+
+@needs_chromium
 @pytest.mark.parametrize(("name", "width", "scheme"), [("phone", 390, "light"), ("desktop", 1280, "dark")])
 def test_nothing_overflows_in_either_light(
     browser: Browser, server: LiveServer, name: str, width: int, scheme: str, tmp_path: Path
@@ -142,6 +232,11 @@ def test_nothing_overflows_in_either_light(
     page.goto(server.url)
     expect(page.locator("#model")).to_have_text("demo")
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    stage, form = page.locator("#stage").bounding_box(), page.locator("#form").bounding_box()
+    assert stage
+    assert form
+    below = stage["y"] - form["y"] - form["height"]
+    assert below == 18 if name == "phone" else stage["x"] == form["x"] + form["width"] + 28
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != background

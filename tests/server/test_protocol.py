@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
 
 import pytest
 import uvicorn
@@ -34,13 +36,46 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     thread.join()
 
 
-def read_all(connection: socket.socket, until: bytes | None = None) -> bytes:
-    """To the end of the connection, or, where it stays open, to these last words."""
+def read_all(connection: socket.socket) -> bytes:
     answer = b""
     with contextlib.suppress(ConnectionResetError):
-        while (until is None or not answer.endswith(until)) and (chunk := connection.recv(65536)):
+        while chunk := connection.recv(65536):
             answer += chunk
     return answer
+
+
+def ask(port: int, sent: bytes) -> bytes:
+    """All that comes until the server ends the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(sent)
+        return read_all(connection)
+
+
+def read_error(connection: socket.socket) -> bytes:
+    """One answer, of a connection that goes on."""
+    answer = b""
+    while not answer.endswith(b"}}"):
+        answer += connection.recv(65536)
+    return answer
+
+
+def drip(connection: socket.socket) -> None:
+    for _ in range(100):
+        connection.sendall(b"x")
+        time.sleep(0.1)
+
+
+def check_refusal(answer: bytes, status: int) -> dict[str, Any]:
+    """The error of an answer that ends its connection."""
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
+    assert b"x-request-id: req_" in head
+    assert b"connection: close" in head
+    assert b"content-type: application/json" in head
+    error = json.loads(content)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    return error
 
 
 @pytest.mark.parametrize(
@@ -48,17 +83,109 @@ def read_all(connection: socket.socket, until: bytes | None = None) -> bytes:
     [(b"", "head"), (b"POST /v1", "head"), (HEAD, "head"), (HEAD + b'\r\n{"prompt"', "body")],
 )
 def test_what_does_not_arrive_is_408(port: int, sent: bytes, words: str) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(sent)
-        started = time.monotonic()
-        answer = read_all(connection, until=b"}}" if words == "body" else None)
-        assert time.monotonic() - started < 15
-    head, _, content = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 408 ")
-    assert b"x-request-id: req_" in head
-    error = json.loads(content)["error"]
+    started = time.monotonic()
+    error = check_refusal(ask(port, sent), 408)
+    assert time.monotonic() - started < 15
     assert words in error["message"]
     assert error["code"] == "request_timeout"
+
+
+def test_a_body_that_drips_on_after_its_answer_ends_the_connection(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"POST /nope HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")
+        assert read_error(connection).startswith(b"HTTP/1.1 404 ")
+        with pytest.raises(ConnectionError):
+            drip(connection)
+
+
+def test_an_upload_that_nobody_reads_is_taken_to_its_end_and_answered(port: int) -> None:
+    """A client that is still sending reads no answer; afterwards the connection goes on."""
+    sent = b"POST /v1/images/edits HTTP/1.1\r\nhost: a\r\ncontent-length: 20000000\r\n\r\n" + bytes(20_000_000)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(sent)
+        assert read_error(connection).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+POST = b"POST /v1/images/generations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n"
+NO_HTTP = {
+    "HTTP/0.9": b"GET /health\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/3": b"GET /health HTTP/3.0\r\nhost: a\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /health HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+    "NUL in target": b"GET /he\0alth HTTP/1.1\r\nhost: a\r\n\r\n",
+    "NUL in header": b"GET /health HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n",
+    "8 bits in target": b"GET /\xff HTTP/1.1\r\nhost: a\r\n\r\n",
+    "space before colon": b"GET /health HTTP/1.1\r\nhost : a\r\n\r\n",
+    "two lengths": POST + b"content-length: 4\r\ncontent-length: 5\r\n\r\n{   }",
+    "length -1": POST + b"content-length: -1\r\n\r\n{}",
+    "length +2": POST + b"content-length: +2\r\n\r\n{}",
+    "length 0x2": POST + b"content-length: 0x2\r\n\r\n{}",
+    "length of 30 digits": POST + b"content-length: " + b"9" * 30 + b"\r\n\r\n{}",
+    "length and chunks": POST + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": CHUNKED + b"content-length: 5\r\n\r\n0\r\n\r\n",
+    "gzip, chunked": POST + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": CHUNKED + b"transfer-encoding: identity\r\n\r\n0\r\n\r\n",
+    "chunk of zz": CHUNKED + b"\r\nzz\r\n{}",
+    "chunk of -2": CHUNKED + b"\r\n-2\r\n{}",
+    "chunk of 30 digits": CHUNKED + b"\r\n" + b"f" * 30 + b"\r\n{}",
+    "chunk too short": CHUNKED + b"\r\n1\r\n{}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", NO_HTTP.values(), ids=NO_HTTP)
+def test_what_two_servers_could_read_differently_ends_the_connection(port: int, sent: bytes) -> None:
+    """What follows on the connection is never taken for a request of its own."""
+    assert check_refusal(ask(port, sent + b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"), 400)["code"] is None
+
+
+def test_a_body_that_turns_bad_after_its_answer_ends_the_connection(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"POST /nope HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert read_error(connection).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"zz\r\n")
+        assert read_all(connection) == b""
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"http://b:80/nope?x", "/nope"), (b"HTTPS://b/nope", "/nope"), (b"http://b", "/"), (b"http://b?x", "/")],
+)
+def test_absolute_uris_are_read_as_their_path(port: int, target: bytes, path: str) -> None:
+    """RFC 9112, 3.2.2: a server must take them. Nothing takes PUT, so the answer names the path."""
+    answer = ask(port, b"PUT " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"].endswith(f": PUT {path}")
+
+
+def test_requests_in_a_row_are_answered_in_a_row(port: int) -> None:
+    health = b"GET /health HTTP/1.1\r\nhost: a\r\n"
+    answer = ask(
+        port, health + b"\r\n" + b"HEAD /nope HTTP/1.1\r\nhost: a\r\n\r\n" + health + b"connection: close\r\n\r\n"
+    )
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
+
+
+def test_an_upgrade_is_ignored_without_a_word(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = (
+        b"connection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n"
+    )
+    answer = ask(port, b"GET /health HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "upgrade" not in caplog.text.lower()
+
+
+def test_idle_connections_are_cut_and_keep_nobody_waiting(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(300)]
+        assert ask(port, b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        assert all(read_all(connection).startswith(b"HTTP/1.1 408 ") for connection in idle)
 
 
 def test_a_connection_may_rest_between_requests(port: int) -> None:

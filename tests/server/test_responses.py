@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from engine import Finished, GenerationParams, ModelInfo, Timings
+from engine import GenerationParams, ModelInfo
 from server.responses import IMAGE_MARK, PIECE_BYTES, json_length, json_pieces, usage
 
 
@@ -22,8 +22,7 @@ def test_pieces_of_an_answer_make_the_whole(sizes: list[int]) -> None:
 
 def test_usage_counts_tokens_of_the_transformer() -> None:
     model = ModelInfo("m", (512, 256), 20, 4.5, 32, 4096, 0, "cpu", "float32")
-    images = [Finished("r", index, index, b"", Timings(), text_tokens=7) for index in range(3)]
-    used = usage(GenerationParams("a cat", 512, 256, 20, 4.5, 0), model, images)
+    used = usage(GenerationParams("a cat", 512, 256, 20, 4.5, 0), model, images=3, text=7)
     assert used.output_tokens == used.output_tokens_details.image_tokens == 3 * 16 * 8
     assert used.input_tokens == used.input_tokens_details.text_tokens == 7
     assert used.total_tokens == used.input_tokens + used.output_tokens

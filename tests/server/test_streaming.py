@@ -88,6 +88,14 @@ def test_event_lines_and_types_agree(http: httpx.Client) -> None:
     assert all(name == data["type"] for name, data in events)
 
 
+def test_events_have_what_is_documented(http: httpx.Client) -> None:
+    events, _, _ = stream(http, partial_images=1)
+    common = {"type", "b64_json", "created_at", "size", "quality", "background", "output_format", "image_index"}
+    [(_, preview), (_, completed)] = events
+    assert set(preview) == common | {"partial_image_index"}
+    assert set(completed) == common | {"usage", "seed", "num_inference_steps", "timings"}
+
+
 def test_several_images_each_have_their_index_previews_and_end(http: httpx.Client) -> None:
     events, _, _ = stream(http, n=3, seed=70, partial_images=1, output_format="webp")
     completed = {data["image_index"]: data for name, data in events if name.endswith("completed")}
@@ -97,6 +105,21 @@ def test_several_images_each_have_their_index_previews_and_end(http: httpx.Clien
     assert sorted(previewed) == [0, 1, 2]
     assert all(base64.b64decode(data["b64_json"])[8:12] == b"WEBP" for _, data in events)
     assert all(data["timings"]["total"] > 0 for data in completed.values())
+
+
+def test_the_usage_of_all_events_adds_up_to_the_unstreamed_answers(http: httpx.Client) -> None:
+    fields = {"n": 3, "guidance_scale": 4.5, "negative_prompt": "grey"}
+    whole = http.post("/v1/images/generations", json={**SMALL, **fields}).json()["usage"]
+    events, _, _ = stream(http, **fields)
+    usages = [data["usage"] for _, data in events]
+    for name in ("input_tokens", "output_tokens", "total_tokens"):
+        assert sum(usage[name] for usage in usages) == whole[name]
+    for usage in usages:
+        assert set(usage) == set(whole)
+        assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+        assert usage["input_tokens_details"] == {"text_tokens": usage["input_tokens"], "image_tokens": 0}
+        assert usage["output_tokens_details"] == {"text_tokens": 0, "image_tokens": usage["output_tokens"]}
+    assert [usage["input_tokens"] > 0 for usage in usages] == [True, False, False]
 
 
 def test_a_url_cannot_be_streamed_so_the_image_itself_is(http: httpx.Client) -> None:
@@ -165,7 +188,7 @@ def test_a_later_fault_is_an_event_that_the_clients_raise() -> None:
         "message": "the device fell over",
         "type": "server_error",
         "param": None,
-        "code": "engine_error",
+        "code": None,
     }
     assert source.closed
 
