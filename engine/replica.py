@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from .admission import seconds_left
 from .config import EngineConfig
 from .costs import CostModel
 from .errors import EngineUnavailable, GenerationFailed
 from .messages import Cancel, Ready, Report, StartFailed, Submit
 from .process import EngineProcess
-from .scheduler import LARGE_SHARE, PATIENCE
 from .stats import StepReport
 from .ticket import Ticket
 from .types import Event, Failed
@@ -61,20 +61,7 @@ class Replica:
     @property
     def seconds_left(self) -> float:
         """Predicted, of all it has accepted."""
-        return sum(ticket.seconds_left for ticket in self.tickets.values())
-
-    def seconds_until_done(self, ticket: Ticket) -> float:
-        """Predicted for a ticket that comes now: behind the work that is no larger and no less urgent than its own.
-
-        Larger images yield to it but for their share of the device (`LARGE_SHARE`).
-        """
-        ahead = [
-            other.seconds_left
-            for other in self.tickets.values()
-            if other.tokens <= ticket.tokens and PATIENCE[other.params.priority] <= PATIENCE[ticket.params.priority]
-        ]
-        yielding = any(other.tokens > ticket.tokens for other in self.tickets.values())
-        return (sum(ahead) + ticket.seconds) / (1 - LARGE_SHARE * yielding)
+        return seconds_left(self.tickets.values())
 
     async def run(self) -> None:
         """Starts processes, one after the end of the other, until cancelled."""
