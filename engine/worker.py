@@ -89,7 +89,7 @@ def read(pipe: Connection, inbox: "queue.SimpleQueue[Order]", orphaned: Callable
             order = pipe.recv()
             inbox.put(order)
     except Exception as error:
-        if not isinstance(error, EOFError | OSError):
+        if not isinstance(error, EOFError | OSError) and not pipe.closed:
             log.exception("an order cannot be read")
         orphaned()
         inbox.put(Stop())

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from engine import (
     EngineUnavailable,
     Event,
     Finished,
+    GenerationFailed,
     GenerationParams,
     InvalidParams,
     Progress,
@@ -185,6 +187,31 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
         ),
         scenario,
     )
+
+
+def test_numbers_that_overflow_are_noticed_at_the_first_preview(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(*args: object) -> tuple[object, ...]:
+        return tuple(part * float("nan") for part in step(*args))
+
+    step = import_module("engine.runner").guided_step
+    params = replace(PARAMS, num_inference_steps=100, partial_images=3)
+
+    async def scenario(client: EngineClient) -> None:
+        monkeypatch.setattr("engine.runner.guided_step", overflow)  # after the warm-up
+        steps = []
+
+        async def draw() -> None:
+            async for event in client.generate(params):
+                steps.append(event.step if isinstance(event, Progress) else 0)
+
+        with pytest.raises(GenerationFailed, match="overflowed in float32"):
+            await draw()
+        assert 25 <= max(steps) < 100
+        assert client.queued_images == 0
+
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario, in_process=True)
 
 
 def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:
