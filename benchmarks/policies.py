@@ -1,4 +1,4 @@
-"""Three ways to batch, on one trace and one engine: one at a time, same-shape batches, packed continuous batching.
+"""Ways to batch, on one trace: one at a time, same-shape batches, packed continuous batching, and its exact mode.
 
     python -m benchmarks.policies --requests 48 --concurrency 8
 
@@ -44,6 +44,7 @@ POLICIES: dict[str, tuple[Choose, bool]] = {  # and whether requests may join wh
     "one at a time": (one_at_a_time, False),
     "same shape": (same_shape, False),
     "packed": (packed, True),
+    "exact": (packed, True),  # by an engine of its own: every image in a forward of its own
 }
 
 
@@ -103,14 +104,17 @@ def main() -> None:
     )
     args = parser.parse_args()
     events: queue.SimpleQueue[Event | StepReport] = queue.SimpleQueue()
-    core = EngineCore(EngineConfig(model=args.model, device=args.device), events.put)
+    plain = EngineCore(EngineConfig(model=args.model, device=args.device), events.put)
+    exact = EngineCore(EngineConfig(model=args.model, device=args.device, exact=True), events.put)
     sides, steps = ([int(part) for part in text.split(",")] for text in (args.sides, args.steps))
     trace = make_trace(args.requests, sides, steps, seed=0)
     rounds: dict[str, list[tuple[float, list[float]]]] = {policy: [] for policy in POLICIES}
     for _ in range(args.rounds):
         for policy, results in rounds.items():
+            core = exact if policy == "exact" else plain
             results.append(replay(core, events, trace, args.concurrency, policy))
-    core.close()
+    plain.close()
+    exact.close()
     print(f"{args.requests} requests, sides {args.sides}, steps {args.steps}, {args.concurrency} outstanding")
     print(f"{'':16}{'images/s':>10}{'p50 s':>9}{'p95 s':>9}   images/s against one at a time, round by round")
     for policy, results in rounds.items():

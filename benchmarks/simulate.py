@@ -1,9 +1,10 @@
 """How the scheduler behaves on many devices: the real Scheduler class on the cost model's clock. No device needed.
 
     python -m benchmarks.simulate --devices 1,8,64 --per-minute 10000
+    python -m benchmarks.simulate --workload demo --devices 1 --times 3 --seconds 420
 
-Requests arrive at random (Poisson), each goes to the device with the least outstanding seconds, and those that would
-wait too long are refused, as EngineClient does. What a step costs is an assumption, printed with the result.
+Requests arrive at random (Poisson), each goes to the device with the least outstanding seconds, and is admitted or
+refused there, as EngineClient does. What a step costs is an assumption, printed with the result.
 """
 
 import argparse
@@ -11,82 +12,128 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from engine.admission import admit
 from engine.config import EngineConfig
 from engine.costs import CostModel
+from engine.errors import QueueFull
 from engine.request import Phase, Request
 from engine.scheduler import Scheduler
-from engine.types import GenerationParams
+from engine.ticket import Ticket
+from engine.types import GenerationParams, Progress
 from server.bench import percentile
 
-FLOOR_1600M = CostModel(encode=0.002, step=0.002, token=8.25e-3 / 2048, decode=0.002, pixel=0.0106 / 2**20)
-"""Assumed, not measured: SANA 1.6B at 790 TFLOP/s, 8.25 ms a guided step and 10.6 ms a decode at 1024 px, plus 2 ms."""
-MIX = ((512, 0.50), (1024, 0.30), (2048, 0.15), (4096, 0.05))
+STEPS = 20
 SERVED = EngineConfig()
 """Budgets and bounds as the server has them by default."""
 
 
-@dataclass
-class Device:
-    """One Scheduler, stepped until a moment as EngineCore steps it."""
+@dataclass(frozen=True)
+class Workload:
+    """Sides in pixels with their frequencies, and what their steps cost."""
 
-    scheduler: Scheduler
-    now: float = 0.0
-    busy_seconds: float = 0.0
-    seconds_left: float = 0.0
-    finished: list[tuple[Request, float]] = field(default_factory=list)
+    mix: tuple[tuple[int, float], ...]
+    costs: CostModel
 
-    def advance(self, costs: CostModel, until: float) -> None:
-        while self.scheduler.busy and self.now < until:
-            batch = self.scheduler.schedule()
-            first = batch.requests[0]
-            if batch.phase is Phase.ENCODE:
-                seconds = costs.encode * len(batch.requests)
-            elif batch.phase is Phase.DENOISE:
-                seconds = costs.step_seconds(batch.tokens)
-            else:
-                seconds = costs.decode_seconds(first.pixels)
-            self.now += seconds
-            self.busy_seconds += seconds
-            for request in batch.requests:
-                request.step += batch.phase is Phase.DENOISE
-            if batch.phase is Phase.DECODE:
-                self.scheduler.finish(first)
-                self.finished.append((first, self.now - first.arrived))
-                self.seconds_left -= image_seconds(first, costs)
-        if until < float("inf"):
-            self.now = max(self.now, until)
+    @property
+    def mean_seconds(self) -> float:
+        return sum(share * image_seconds(image(side), self.costs) for side, share in self.mix)
+
+    def arrivals(self, rate: float, seconds: float, seed: int) -> Iterator[Request]:
+        """Poisson, `rate` per second."""
+        draw, now = random.Random(seed), 0.0
+        sides, weights = zip(*self.mix, strict=True)
+        while (now := now + draw.expovariate(rate)) < seconds:
+            (side,) = draw.choices(sides, weights)
+            yield image(side, now)
+
+
+def image(side: int, arrived: float = 0.0) -> Request:
+    """Guided."""
+    return Request(
+        "", 0, GenerationParams("a cat", side, side, STEPS, 4.5, seed=0), True, 2 * (side // 32) ** 2, arrived
+    )
 
 
 def image_seconds(request: Request, costs: CostModel) -> float:
     return costs.image_seconds(request.tokens, request.params.num_inference_steps, request.pixels)
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> Iterator[Request]:
-    """Poisson, `rate` per second, sizes from MIX, 20 guided steps."""
-    draw, now = random.Random(seed), 0.0
-    sides, weights = zip(*MIX, strict=True)
-    while (now := now + draw.expovariate(rate)) < seconds:
-        (side,) = draw.choices(sides, weights)
-        params = GenerationParams("a cat", side, side, 20, 4.5, seed=0)
-        yield Request("", 0, params, True, 2 * (side // 32) ** 2, now)
+WORKLOADS = {
+    # Assumed, not measured: SANA 1.6B at 790 TFLOP/s, 8.25 ms a guided step and 10.6 ms a decode at 1024 px, plus 2 ms.
+    "1.6B": Workload(
+        ((512, 0.50), (1024, 0.30), (2048, 0.15), (4096, 0.05)),
+        CostModel(encode=0.002, step=0.002, token=8.25e-3 / 2048, decode=0.002, pixel=0.0106 / 2**20),
+    ),
+    # That of benchmarks.soak, and about what its machine takes: 0.43 s for a picture of 256 px.
+    "demo": Workload(
+        ((128, 0.25), (256, 0.50), (512, 0.25)),
+        CostModel(encode=0.006, step=0.004, token=1.3e-4, decode=0.005, pixel=2.5e-7),
+    ),
+}
 
 
-def simulate(devices: int, rate: float, seconds: float, costs: CostModel, seed: int = 0) -> tuple[list[Device], int]:
+@dataclass
+class Device:
+    """One Scheduler, stepped until a moment as EngineCore steps it, and the tickets of its Replica."""
+
+    costs: CostModel
+    scheduler: Scheduler
+    now: float = 0.0
+    busy_seconds: float = 0.0
+    seconds_left: float = 0.0
+    tickets: dict[Request, Ticket] = field(default_factory=dict)
+    finished: list[tuple[Request, float]] = field(default_factory=list)
+
+    def add(self, request: Request) -> None:
+        """Raises QueueFull."""
+        seconds = image_seconds(request, self.costs)
+        ticket = Ticket("", request.params, seconds, request.tokens, request.arrived, deadline=None)
+        admit(ticket, self.tickets.values(), SERVED.max_queue_seconds)
+        self.tickets[request] = ticket
+        self.seconds_left += seconds
+        self.scheduler.add(request)
+
+    def advance(self, until: float) -> None:
+        while self.scheduler.busy and self.now < until:
+            batch = self.scheduler.schedule(self.now)
+            first = batch.requests[0]
+            if batch.phase is Phase.ENCODE:
+                seconds = self.costs.encode * len(batch.requests)
+            elif batch.phase is Phase.DENOISE:
+                seconds = self.costs.step_seconds(batch.tokens)
+                for request in batch.requests:
+                    self.progress(request)
+            else:
+                seconds = self.costs.decode_seconds(first.pixels)
+                self.scheduler.finish(first)
+                del self.tickets[first]
+                self.finished.append((first, self.now + seconds - first.arrived))
+            self.now += seconds
+            self.busy_seconds += seconds
+        if until < float("inf"):
+            self.now = max(self.now, until)
+
+    def progress(self, request: Request) -> None:
+        request.step += 1
+        ticket = self.tickets[request]
+        ticket.receive(Progress("", 0, request.step, STEPS))
+        self.seconds_left -= ticket.seconds / STEPS
+
+
+def simulate(devices: int, rate: float, seconds: float, workload: Workload, seed: int = 0) -> tuple[list[Device], int]:
     """The devices when everything accepted is done, and how many requests were refused."""
-    fleet = [Device(Scheduler(costs, SERVED.max_batch_tokens, SERVED.max_step_seconds)) for _ in range(devices)]
+    bounds = (SERVED.max_batch_tokens, SERVED.max_step_seconds, SERVED.max_queue_seconds)
+    fleet = [Device(workload.costs, Scheduler(workload.costs, *bounds)) for _ in range(devices)]
     refused = 0
-    for request in arrivals(rate, seconds, seed):
+    for request in workload.arrivals(rate, seconds, seed):
         for each in fleet:
-            each.advance(costs, request.arrived)
-        device = min(fleet, key=lambda device: device.seconds_left)
-        needed = image_seconds(request, costs)
-        if device.seconds_left and device.seconds_left + needed > SERVED.max_queue_seconds:
+            each.advance(request.arrived)
+        try:
+            min(fleet, key=lambda device: device.seconds_left).add(request)
+        except QueueFull:
             refused += 1
-            continue
-        device.scheduler.add(request)
-        device.seconds_left += needed
     for each in fleet:
-        each.advance(costs, float("inf"))
+        each.advance(float("inf"))
     return fleet, refused
 
 
@@ -98,23 +145,33 @@ def waits_of(fleet: list[Device], side: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate")
     parser.add_argument("--devices", default="1,8,64")
+    parser.add_argument("--workload", choices=WORKLOADS, default="1.6B")
     parser.add_argument("--per-minute", type=float, default=10_000)
+    parser.add_argument("--times", type=float, help="what the devices could do one by one, instead of --per-minute")
     parser.add_argument("--seconds", type=float, default=60.0)
     args = parser.parse_args()
-    print(f"{args.per_minute:g} requests a minute for {args.seconds:g} s, 20 guided steps, sizes {MIX}")
-    print(f"assumed costs: {FLOOR_1600M}")
-    print("devices  refused  images/s  busy   " + "".join(f"p50/p95 s at {side:4}  " for side, _ in MIX))
+    workload = WORKLOADS[args.workload]
+    print(f"{args.seconds:g} s of arrivals, {STEPS} guided steps, sizes {workload.mix}")
+    print(f"assumed costs: {workload.costs}")
+    print(
+        "devices  arriving/min  refused  images/s  busy   "
+        + "".join(f"p50/p95/max s at {side:4}   " for side, _ in workload.mix)
+    )
     for devices in map(int, args.devices.split(",")):
-        fleet, refused = simulate(devices, args.per_minute / 60, args.seconds, FLOOR_1600M)
+        rate = args.per_minute / 60 if args.times is None else args.times * devices / workload.mean_seconds
+        fleet, refused = simulate(devices, rate, args.seconds, workload)
         finished = [entry for device in fleet for entry in device.finished]
         span = max(device.now for device in fleet)
         busy = sum(device.busy_seconds for device in fleet) / (devices * span)
         total = len(finished) + refused
         cells = []
-        for side, _ in MIX:
+        for side, _ in workload.mix:
             waits = waits_of(fleet, side) or [float("nan")]
-            cells.append(f"{percentile(waits, 50):7.2f} /{percentile(waits, 95):7.2f}    ")
-        print(f"{devices:7}  {refused / total:6.1%}  {len(finished) / span:8.1f}  {busy:5.1%}  " + "".join(cells))
+            cells.append(f"{percentile(waits, 50):6.2f} /{percentile(waits, 95):6.2f} /{max(waits):6.2f}  ")
+        print(
+            f"{devices:7}  {60 * rate:12.0f}  {refused / total:6.1%}  {len(finished) / span:8.1f}  {busy:5.1%}  "
+            + "".join(cells)
+        )
 
 
 if __name__ == "__main__":

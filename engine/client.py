@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 
+from .admission import admit
 from .config import EngineConfig
 from .costs import image_tokens, request_seconds
 from .errors import DeadlineExceeded, EngineUnavailable, InvalidParams, QueueFull, RequestCancelled, SanaError
@@ -161,19 +162,10 @@ class EngineClient:
         if request_id in self._tickets:
             raise InvalidParams(f"request {request_id} is being drawn already; choose another id")
         seconds = request_seconds(params, loaded.model, replica.costs or loaded.costs)
-        queued = replica.seconds_left
-        if queued and queued + seconds > self.config.max_queue_seconds:
-            message = (
-                f"{queued:.1f} s of work are waiting and this request adds {seconds:.1f} s; "
-                f"this server queues {self.config.max_queue_seconds:g} s"
-            )
-            raise QueueFull(message, retry_after=min(queued, queued + seconds - self.config.max_queue_seconds))
         now, tokens = time.monotonic(), image_tokens(params, loaded.model)
         deadline = None if params.timeout is None else now + params.timeout
         ticket = Ticket(request_id, params, seconds, tokens, now, deadline)
-        if params.timeout is not None and replica.seconds_until_done(ticket) > params.timeout:
-            message = f"this request would take {replica.seconds_until_done(ticket):.1f} s from now"
-            raise DeadlineExceeded(f"{message}; its timeout is {params.timeout:g} s")
+        admit(ticket, replica.tickets.values(), self.config.max_queue_seconds)
         return ticket, replica
 
     def _choose(self) -> Replica:

@@ -57,7 +57,9 @@ class EngineCore:
         self.memory = memory_model(checkpoint, device, dtype)
         costs = measure_costs(self.runner, self.model)
         log.info("%s is warm on %s in %s after %.1f s", self.model.id, device, dtype, time.monotonic() - started)
-        self.scheduler = Scheduler(costs, config.max_batch_tokens, config.max_step_seconds, config.exact)
+        self.scheduler = Scheduler(
+            costs, config.max_batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact
+        )
         self._index = index
         self._emit = emit
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
@@ -84,7 +86,7 @@ class EngineCore:
 
     def step(self) -> None:
         """Advances the engine by one batch."""
-        self.advance(self.scheduler.schedule())
+        self.advance(self.scheduler.schedule(time.monotonic()))
 
     def close(self) -> None:
         """Waits for images being encoded."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import os
 import queue
@@ -16,9 +17,13 @@ from .config import EngineConfig
 from .messages import Order, Report, Stop
 from .worker import run_worker, serve
 
+log = logging.getLogger(__name__)
+
 
 class EngineProcess:
     """Started by `start`; `receive` is called on the event loop with all it says, `ended` is done when it is gone.
+
+    What cannot be read, or cannot be received without an exception, ends it: nothing it said is passed over.
 
     Args:
         in_process: a thread of this process instead: nothing to spawn, and nothing that could be killed.
@@ -29,11 +34,12 @@ class EngineProcess:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
+        self._name = f"sana-engine-{index}"
         self._outbox: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         context = multiprocessing.get_context("spawn")
         self._pipe, self._theirs = context.Pipe()
         self._runner: SpawnProcess | threading.Thread
-        arguments, name = (config, index, self._theirs), f"sana-engine-{index}"
+        arguments, name = (config, index, self._theirs), self._name
         if in_process:
             self._runner = threading.Thread(target=serve, args=arguments, name=name, daemon=True)
         else:
@@ -65,6 +71,8 @@ class EngineProcess:
 
     async def stop(self, wait_seconds: float) -> None:
         """Lets it finish its step, kills it after `wait_seconds`, and returns when it is gone."""
+        if self._runner.ident is None:  # it could not be started
+            return
         self.send(Stop())
         await asyncio.to_thread(self._runner.join, wait_seconds)
         if self._runner.is_alive():
@@ -83,16 +91,36 @@ class EngineProcess:
         if isinstance(self._runner, SpawnProcess):
             self._theirs.close()
         for work in (self._read, self._write):
-            threading.Thread(target=work, args=(self._pipe,), name=f"{self._runner.name}-pipe", daemon=True).start()
+            threading.Thread(target=work, args=(self._pipe,), name=f"{self._name}-pipe", daemon=True).start()
 
     def _read(self, pipe: Connection) -> None:
         """Thread: carries what it says into the event loop until either ends."""
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody is left to tell
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    self._loop.call_soon_threadsafe(self._receive, pipe.recv())
+            while (report := self._next(pipe)) is not None:
+                self._loop.call_soon_threadsafe(self._hand_over, report)
             self._outbox.put(None)
             self._loop.call_soon_threadsafe(self._end)
+
+    def _next(self, pipe: Connection) -> Report | None:
+        """None: it is gone."""
+        try:
+            return pipe.recv()
+        except (EOFError, OSError):
+            return None
+        except Exception:
+            log.exception("%s sent what cannot be read", self._name)
+        self.kill()
+        with contextlib.suppress(EOFError, OSError):
+            while True:  # a full pipe would keep it from ending
+                pipe.recv_bytes()
+        return None
+
+    def _hand_over(self, report: Report) -> None:
+        try:
+            self._receive(report)
+        except Exception:
+            log.exception("a report of %s was not received", self._name)
+            self.kill()
 
     def _write(self, pipe: Connection) -> None:
         """Thread: a pipe is full when the process hangs, and the event loop must not."""

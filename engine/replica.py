@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from .admission import seconds_left
 from .config import EngineConfig
 from .costs import CostModel
 from .errors import EngineUnavailable, GenerationFailed
 from .messages import Cancel, Ready, Report, StartFailed, Submit
 from .process import EngineProcess
-from .scheduler import LARGE_SHARE, PATIENCE
 from .stats import StepReport
 from .ticket import Ticket
 from .types import Event, Failed
@@ -61,32 +61,16 @@ class Replica:
     @property
     def seconds_left(self) -> float:
         """Predicted, of all it has accepted."""
-        return sum(ticket.seconds_left for ticket in self.tickets.values())
-
-    def seconds_until_done(self, ticket: Ticket) -> float:
-        """Predicted for a ticket that comes now: behind the work that is no larger and no less urgent than its own.
-
-        Larger images yield to it but for their share of the device (`LARGE_SHARE`).
-        """
-        ahead = [
-            other.seconds_left
-            for other in self.tickets.values()
-            if other.tokens <= ticket.tokens and PATIENCE[other.params.priority] <= PATIENCE[ticket.params.priority]
-        ]
-        yielding = any(other.tokens > ticket.tokens for other in self.tickets.values())
-        return (sum(ahead) + ticket.seconds) / (1 - LARGE_SHARE * yielding)
+        return seconds_left(self.tickets.values())
 
     async def run(self) -> None:
         """Starts processes, one after the end of the other, until cancelled."""
         while True:
-            self.process = EngineProcess(self.config, self.index, self._receive, self.in_process)
+            was_ready = False
             try:
-                await self.process.start()
-                await self.process.ended
-            finally:
-                self.ready, was_ready = False, self.ready
-                self._disarm()
-                await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # while it loads it takes no orders
+                was_ready = await self._run_process()
+            except Exception:  # such as too many open files
+                log.exception("engine process %d could not be run", self.index, extra={"worker": self.index})
             if not self.started.done():
                 reason = "the engine process ended without a word; see its log"
                 self.started.set_exception(EngineUnavailable(reason))
@@ -94,10 +78,25 @@ class Replica:
                 return
             self.failed_starts = 0 if was_ready else self.failed_starts + 1
             log.error("engine process %d ended; starting it again", self.index, extra={"worker": self.index})
-            self._take_stock()
             self.restarts += 1
+            try:
+                self._take_stock()
+            except Exception:  # what has not left waits here for the next process
+                log.exception("after the end of engine process %d", self.index, extra={"worker": self.index})
             if not was_ready:
                 await asyncio.sleep(min(2.0**self.failed_starts, MAX_RESTART_DELAY))
+
+    async def _run_process(self) -> bool:
+        """One process from its start to its end: whether it was ready."""
+        self.process = EngineProcess(self.config, self.index, self._receive, self.in_process)
+        try:
+            await self.process.start()
+            await self.process.ended
+        finally:
+            self.ready, was_ready = False, self.ready
+            self._disarm()
+            await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # while it loads it takes no orders
+        return was_ready
 
     def add(self, ticket: Ticket) -> None:
         self.tickets[ticket.request_id] = ticket
@@ -158,10 +157,11 @@ class Replica:
 
     def _take_stock(self) -> None:
         """After a process ended: what it had begun is suspect, and fails when it was begun by too many."""
-        for ticket in list(self.tickets.values()):
+        for ticket in self.tickets.values():
             self.wasted_seconds += ticket.seconds_spent
             self.retries += ticket.sent
             ticket.engine_ended()
+        for ticket in list(self.tickets.values()):
             if ticket.deaths >= MAX_DEATHS:
                 message = f"the engine process ended {ticket.deaths} times while it drew this picture"
                 self._tell(ticket, Failed(ticket.request_id, GenerationFailed(message)))

@@ -1,7 +1,7 @@
 """Who advances next. Continuous batching at step level: images join and leave the running pack between steps.
 
 Small images, and those with few steps left, run together and first; larger ones, whose step would hold them up, get a
-fixed share of the device's time.
+share of the device's time: what they need to be done within the seconds that the queue may hold.
 Waiting images are ordered by tenant (least served first), then by priority and deadline; nobody waits forever.
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from .costs import CostModel
 from .request import Batch, Phase, Request
 
-LARGE_SHARE = 0.2
-"""Of the device's time, for images that the small ones do not share their steps with, while there are small ones."""
+LEAST_SHARE, MOST_SHARE = 0.2, 0.5
+"""Of the device's time, for images that the small ones do not share their steps with, while there are small ones. Half
+makes the small ones twice as slow, and no slower."""
 MAX_SLOWDOWN = 2.0
 """A step of small images is at most so many times longer for a larger one that takes part."""
 PATIENCE = {"high": 0.0, "normal": 10.0, "low": 60.0}
@@ -27,13 +28,22 @@ class Scheduler:
         costs: predicted seconds; the engine replaces it as it learns.
         max_batch_tokens: rows of a forward, both branches of guidance counted; one image always fits.
         max_step_seconds: of a step of several images.
+        max_queue_seconds: in which larger images should be done beside whatever stream of small ones.
         exact: every image in a forward of its own.
     """
 
-    def __init__(self, costs: CostModel, max_batch_tokens: int, max_step_seconds: float, exact: bool = False) -> None:
+    def __init__(
+        self,
+        costs: CostModel,
+        max_batch_tokens: int,
+        max_step_seconds: float,
+        max_queue_seconds: float,
+        exact: bool = False,
+    ) -> None:
         self.costs = costs
         self.max_batch_tokens = max_batch_tokens
         self.max_step_seconds = max_step_seconds
+        self.max_queue_seconds = max_queue_seconds
         self.exact = exact
         self.waiting: dict[str, list[Request]] = {}  # by tenant, the most urgent first
         self.running: list[Request] = []
@@ -61,8 +71,7 @@ class Scheduler:
 
     def remove(self, request_id: str) -> list[Request]:
         """Takes every image of a request out, wherever it is."""
-        everyone = [*self.running, *(request for queue in self.waiting.values() for request in queue)]
-        removed = [request for request in everyone if request.request_id == request_id]
+        removed = [request for request in self._everyone() if request.request_id == request_id]
         for request in removed:
             if request in self.running:
                 self.finish(request)
@@ -78,7 +87,7 @@ class Scheduler:
         """Steps of several images stay below half of a step that the memory did not suffice for."""
         self.max_batch_tokens = max(1, tokens // 2)
 
-    def schedule(self) -> Batch:
+    def schedule(self, now: float) -> Batch:
         """What can join is encoded at once; else the small images take a step, or the larger ones, when it is due."""
         joined = self._admit()
         if joined:
@@ -92,12 +101,23 @@ class Scheduler:
                 self._credit -= self._seconds(turn)
                 batch = turn
             else:
-                self._credit += self._seconds(batch) * LARGE_SHARE / (1 - LARGE_SHARE)
+                share = self._share_beside(small, now)
+                self._credit += self._seconds(batch) * share / (1 - share)
         else:
             self._credit = 0.0
         for request in batch.requests:
             request.last_step = self._steps
         return batch
+
+    def _share_beside(self, small: list[Request], now: float) -> float:
+        """What all images larger than these, running or waiting, need to be done in time, one after the other."""
+        limit, share, seconds = small[-1].tokens, LEAST_SHARE, 0.0
+        larger = [request for request in self._everyone() if request.tokens > limit]
+        for request in sorted(larger, key=lambda request: request.arrived):
+            seconds += self._image_seconds(request)
+            due = min(request.arrived + self.max_queue_seconds, request.deadline or math.inf)
+            share = max(share, needed_share(seconds, due - now))
+        return share
 
     def _admit(self) -> list[Request]:
         """Moves images from waiting to running: those that fit beside the small ones, and one larger at a time."""
@@ -177,13 +197,25 @@ class Scheduler:
             due = min(due, request.deadline - self._image_seconds(request))
         return due, request.arrived
 
+    def _everyone(self) -> Iterator[Request]:
+        yield from self.running
+        for queue in self.waiting.values():
+            yield from queue
+
     def _image_seconds(self, request: Request) -> float:
-        return self.costs.image_seconds(request.tokens, request.params.num_inference_steps, request.pixels)
+        """What is left of it, alone on the device."""
+        steps = request.params.num_inference_steps - request.step
+        return self.costs.image_seconds(request.tokens, steps, request.pixels)
 
     def _seconds(self, batch: Batch) -> float:
         if batch.phase is Phase.DECODE:
             return self.costs.decode_seconds(batch.requests[0].pixels)
         return self.costs.step_seconds(batch.tokens)
+
+
+def needed_share(seconds: float, within: float) -> float:
+    """Of the device's time, for larger images with so much work left, to be done `within` seconds if that can be."""
+    return MOST_SHARE if seconds >= MOST_SHARE * within else max(LEAST_SHARE, seconds / within)
 
 
 def size(request: Request) -> tuple[float, int]:

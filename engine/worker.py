@@ -88,6 +88,8 @@ def read(pipe: Connection, inbox: "queue.SimpleQueue[Order]", orphaned: Callable
         while not isinstance(order, Stop):
             order = pipe.recv()
             inbox.put(order)
-    except (EOFError, OSError):
+    except Exception as error:
+        if not isinstance(error, EOFError | OSError) and not pipe.closed:
+            log.exception("an order cannot be read")
         orphaned()
         inbox.put(Stop())

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 OURS = {"server", "engine", "kernels", "recipes", "benchmarks", "deploy", "tests"}
 TENSORS = {"torch", "numpy", "PIL", "transformers", "safetensors", "triton", "diffusers"}
 DESK = (
-    "__init__", "client", "config", "costs", "errors", "logs", "messages", "params", "process", "replica", "request",
-    "scheduler", "stats", "ticket", "types", "version", "worker",
+    "__init__", "admission", "client", "config", "costs", "errors", "logs", "messages", "params", "process", "replica",
+    "request", "scheduler", "stats", "ticket", "types", "version", "worker",
 )  # fmt: skip
 
 

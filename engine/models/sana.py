@@ -18,7 +18,7 @@ from kernels.rms_norm import rms_norm
 
 from ..errors import CheckpointError
 from .embeddings import TimeEmbedding, position_embedding
-from .linear import Linear, linear
+from .linear import Linear, linear, silu
 
 FLOAT16_MAX = 65504.0
 
@@ -174,7 +174,7 @@ class GLUMBConv(nn.Module):
         self.conv_point = PointwiseConv(hidden, config.width, bias=False)
 
     def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        x = nn.functional.silu(self.conv_inverted(x))
+        x = silu(self.conv_inverted(x))
         return self.conv_point(glu_conv(x, self.conv_depth.weight, self.conv_depth.bias, layout))
 
 

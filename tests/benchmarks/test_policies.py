@@ -1,4 +1,4 @@
-"""The three policies draw the same trace to its end; the arrivals of the load are a Poisson process."""
+"""The policies draw the same trace to its end; the arrivals of the load are a Poisson process."""
 
 import queue
 

@@ -33,7 +33,7 @@ def engine() -> Engine:
     return Engine(max_step_seconds=10.0)
 
 
-@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+@pytest.fixture(params=[1, 2, 8], ids=["one thread", "two threads", "eight threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)

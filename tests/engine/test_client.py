@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from engine import (
     EngineUnavailable,
     Event,
     Finished,
+    GenerationFailed,
     GenerationParams,
     InvalidParams,
     Progress,
@@ -187,6 +189,31 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
     )
 
 
+def test_numbers_that_overflow_are_noticed_at_the_first_preview(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(*args: object) -> tuple[object, ...]:
+        return tuple(part * float("nan") for part in step(*args))
+
+    step = import_module("engine.runner").guided_step
+    params = replace(PARAMS, num_inference_steps=100, partial_images=3)
+
+    async def scenario(client: EngineClient) -> None:
+        monkeypatch.setattr("engine.runner.guided_step", overflow)  # after the warm-up
+        steps = []
+
+        async def draw() -> None:
+            async for event in client.generate(params):
+                steps.append(event.step if isinstance(event, Progress) else 0)
+
+        with pytest.raises(GenerationFailed, match="overflowed in float32"):
+            await draw()
+        assert 25 <= max(steps) < 100
+        assert client.queued_images == 0
+
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario, in_process=True)
+
+
 def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         short = asyncio.create_task(finished(client.generate(replace(PARAMS, num_inference_steps=10))))
@@ -240,12 +267,12 @@ def test_what_cannot_start_says_why(config: EngineConfig, error: type[SanaError]
 @pytest.mark.parametrize("moment", ["loading", "drawing"])
 def test_an_engine_process_ends_with_its_parent(moment: str, checkpoint: Callable[[str], Path]) -> None:
     program = f"""
-import asyncio
+import asyncio, multiprocessing
 from engine import EngineClient, EngineConfig, GenerationParams
 async def main():
     client = EngineClient(EngineConfig(model={str(checkpoint("sana-1.5"))!r}, device="cpu"))
     starting = asyncio.create_task(client.start())
-    while not client.pids or client._replicas[0].process._runner.pid is None: await asyncio.sleep(0.01)
+    while not multiprocessing.active_children(): await asyncio.sleep(0.01)
     if {moment!r} == "drawing":
         await starting
         await anext(client.generate(GenerationParams("a cat", 512, 512, 100, 4.5, seed=1)))

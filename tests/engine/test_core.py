@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from engine import (
-    EngineConfig,
     Event,
     Failed,
     Finished,
@@ -19,40 +18,31 @@ from engine import (
     InvalidParams,
     Preview,
     Progress,
-    StepReport,
     images,
 )
-from engine.core import EngineCore
 from engine.messages import Submit
 from engine.request import Request
+
+from .drawing import Engine
 
 PARAMS = GenerationParams("a cat", 64, 64, 3, 4.5, seed=1)
 
 
 @pytest.fixture(scope="module")
-def events() -> list[Event | StepReport]:
-    return []
+def engine(checkpoint: Callable[[str], Path]) -> Engine:
+    return Engine(checkpoint("sana-1.5"))
 
 
-@pytest.fixture(scope="module")
-def core(checkpoint: Callable[[str], Path], events: list[Event | StepReport]) -> EngineCore:
-    return EngineCore(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), events.append)
+def events_of(engine: Engine, outcomes: int = 1) -> list[Event]:
+    """Runs until nothing is left and that many images or failures were told: all that was, steps' reports excepted."""
+    engine.told.clear()
+    engine.run(outcomes)
+    return [event for event in engine.told if isinstance(event, Event)]
 
 
-def drain(core: EngineCore, events: list[Event | StepReport], outcomes: int = 1) -> list[Event]:
-    """Runs until nothing is left, waits for `outcomes` images or failures, and hands out what was told."""
-    while core.busy:
-        core.step()
-    while sum(isinstance(event, Finished | Failed) for event in events) < outcomes:
-        time.sleep(0.001)
-    told = [event for event in events if isinstance(event, Event)]
-    events.clear()
-    return told
-
-
-def test_a_request_is_told_from_start_to_finish(core: EngineCore, events: list[Event | StepReport]) -> None:
-    core.submit(Submit("r", PARAMS))
-    told = drain(core, events)
+def test_a_request_is_told_from_start_to_finish(engine: Engine) -> None:
+    engine.core.submit(Submit("r", PARAMS))
+    told = events_of(engine)
     assert [type(event).__name__ for event in told] == ["Started", *["Progress"] * 3, "Finished"]
     assert [event.step for event in told if isinstance(event, Progress)] == [1, 2, 3]
     finished = told[-1]
@@ -63,7 +53,7 @@ def test_a_request_is_told_from_start_to_finish(core: EngineCore, events: list[E
 
 
 def test_a_preview_is_told_before_its_image_however_long_it_takes(
-    core: EngineCore, events: list[Event | StepReport], monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = iter((0.5, 0.3, 0))
 
@@ -72,52 +62,46 @@ def test_a_preview_is_told_before_its_image_however_long_it_takes(
         return images.encode_image(*picture)
 
     monkeypatch.setattr("engine.core.encode_image", encode_image)
-    core.submit(Submit("r", replace(PARAMS, partial_images=2)))
-    pictures = [event for event in drain(core, events) if isinstance(event, Preview | Finished)]
+    engine.core.submit(Submit("r", replace(PARAMS, partial_images=2)))
+    pictures = [event for event in events_of(engine) if isinstance(event, Preview | Finished)]
     assert [type(event).__name__ for event in pictures] == ["Preview", "Preview", "Finished"]
 
 
-def test_a_request_that_joins_late_and_is_short_finishes_first(
-    core: EngineCore, events: list[Event | StepReport]
-) -> None:
-    core.submit(Submit("long", GenerationParams("a cat", 64, 64, 8, 4.5, seed=1)))
+def test_a_request_that_joins_late_and_is_short_finishes_first(engine: Engine) -> None:
+    engine.core.submit(Submit("long", GenerationParams("a cat", 64, 64, 8, 4.5, seed=1)))
     for _ in range(3):
-        core.step()
-    core.submit(Submit("short", GenerationParams("a dog", 96, 32, 2, 1.0, seed=2)))
-    told = [event.request_id for event in drain(core, events, 2) if isinstance(event, Finished)]
+        engine.core.step()
+    engine.core.submit(Submit("short", GenerationParams("a dog", 96, 32, 2, 1.0, seed=2)))
+    told = [event.request_id for event in events_of(engine, 2) if isinstance(event, Finished)]
     assert told == ["short", "long"]
 
 
-def test_a_cancelled_request_is_forgotten_and_the_others_go_on(
-    core: EngineCore, events: list[Event | StepReport]
-) -> None:
-    core.submit(Submit("kept", PARAMS))
-    core.submit(Submit("dropped", GenerationParams("a dog", 64, 64, 50, 4.5, seed=2, n=2)))
+def test_a_cancelled_request_is_forgotten_and_the_others_go_on(engine: Engine) -> None:
+    engine.core.submit(Submit("kept", PARAMS))
+    engine.core.submit(Submit("dropped", GenerationParams("a dog", 64, 64, 50, 4.5, seed=2, n=2)))
     for _ in range(3):
-        core.step()
-    core.cancel("dropped")
-    told = drain(core, events)
+        engine.core.step()
+    engine.core.cancel("dropped")
+    told = events_of(engine)
     assert [event.request_id for event in told if isinstance(event, Finished)] == ["kept"]
     assert not [event for event in told if isinstance(event, Failed)]
 
 
-def test_what_cannot_be_served_is_refused_before_it_is_queued(core: EngineCore) -> None:
+def test_what_cannot_be_served_is_refused_before_it_is_queued(engine: Engine) -> None:
     with pytest.raises(InvalidParams):
-        core.submit(Submit("r", GenerationParams("a cat", 100, 64, 3, 4.5, seed=1)))
-    assert not core.busy
+        engine.core.submit(Submit("r", GenerationParams("a cat", 100, 64, 3, 4.5, seed=1)))
+    assert not engine.core.busy
 
 
-def test_numbers_that_overflow_fail_the_request_and_nothing_else(
-    core: EngineCore, events: list[Event | StepReport]
-) -> None:
-    core.submit(Submit("broken", PARAMS))
-    core.submit(Submit("whole", PARAMS))
-    core.step()  # encode
-    state = core.scheduler.running[0].state
+def test_numbers_that_overflow_fail_the_request_and_nothing_else(engine: Engine) -> None:
+    engine.core.submit(Submit("broken", PARAMS))
+    engine.core.submit(Submit("whole", PARAMS))
+    engine.core.step()  # encode
+    state = engine.core.scheduler.running[0].state
     assert state is not None
     with torch.inference_mode():
         state.latents.fill_(torch.nan)
-    told = drain(core, events, outcomes=2)
+    told = events_of(engine, outcomes=2)
     (failed,) = [event for event in told if isinstance(event, Failed)]
     assert failed.request_id == "broken"
     assert "overflowed in float32" in str(failed.error)
@@ -125,16 +109,16 @@ def test_numbers_that_overflow_fail_the_request_and_nothing_else(
 
 
 def test_a_fault_on_the_device_fails_its_batch_and_the_engine_lives(
-    core: EngineCore, events: list[Event | StepReport], monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(requests: tuple[Request, ...]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more lines")
 
     with monkeypatch.context() as patch:
-        patch.setattr(core.runner, "denoise", no_memory)
-        core.submit(Submit("r", PARAMS))
-        (failed,) = [event for event in drain(core, events) if isinstance(event, Failed)]
+        patch.setattr(engine.core.runner, "denoise", no_memory)
+        engine.core.submit(Submit("r", PARAMS))
+        (failed,) = [event for event in events_of(engine) if isinstance(event, Failed)]
     assert isinstance(failed.error, GenerationFailed)
     assert "ran out of memory" in str(failed.error)
-    core.submit(Submit("next", PARAMS))
-    assert any(isinstance(event, Finished) for event in drain(core, events))
+    engine.core.submit(Submit("next", PARAMS))
+    assert any(isinstance(event, Finished) for event in events_of(engine))

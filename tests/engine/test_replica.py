@@ -1,0 +1,162 @@
+"""What else can go wrong between the client and an engine process: no request may wait for one that is gone."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import pytest
+
+from engine import EngineClient, EngineConfig, EngineUnavailable, Finished, GenerationParams, StepReport
+from engine.messages import Order, Report
+from engine.replica import Replica
+from engine.ticket import Ticket
+from engine.worker import run_worker, serve
+
+PARAMS = GenerationParams("a cat", 64, 64, 3, 4.5, seed=1)
+SECONDS = 60.0
+MARK = "SANA_TEST_MARK"
+
+
+class GarblingPipe:
+    """Says one thing nobody understands, once: the file that the environment names is there afterwards."""
+
+    def __init__(self, pipe: Connection, garble: Callable[[Connection], None]) -> None:
+        self.pipe, self.garble, self.mark = pipe, garble, Path(os.environ[MARK])
+
+    def send(self, report: Report) -> None:
+        if isinstance(report, StepReport) and not self.mark.exists():
+            self.mark.touch()
+            self.garble(self.pipe)
+        self.pipe.send(report)
+
+    def recv(self) -> Order:
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        self.pipe.close()
+
+
+def unreadable(pipe: Connection) -> None:
+    pipe.send_bytes(b"no pickle")
+
+
+def unexpected(pipe: Connection) -> None:
+    pipe.send(StepReport(0, "denoise", "soon", 8, 8, 0, 1, 1, 0, 0, 0))  # type: ignore[arg-type]
+
+
+def unreadable_process(config: EngineConfig, index: int, pipe: Connection) -> None:
+    run_worker(config, index, GarblingPipe(pipe, unreadable))  # type: ignore[arg-type]
+
+
+def unexpected_process(config: EngineConfig, index: int, pipe: Connection) -> None:
+    run_worker(config, index, GarblingPipe(pipe, unexpected))  # type: ignore[arg-type]
+
+
+def unreadable_thread(config: EngineConfig, index: int, pipe: Connection) -> None:
+    serve(config, index, GarblingPipe(pipe, unreadable))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def config(checkpoint: Callable[[str], Path]) -> EngineConfig:
+    return EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", exact=True)
+
+
+async def draw(client: EngineClient, params: GenerationParams = PARAMS) -> list[Finished]:
+    return [event async for event in client.generate(params, "r") if isinstance(event, Finished)]
+
+
+@pytest.mark.parametrize(
+    ("target", "worker", "told"),
+    [
+        ("run_worker", unreadable_process, "sana-engine-0 sent what cannot be read"),
+        ("serve", unreadable_thread, "sana-engine-0 sent what cannot be read"),
+        ("run_worker", unexpected_process, "a report of sana-engine-0 was not received"),
+    ],
+)
+def test_a_process_that_cannot_be_understood_is_replaced_and_its_work_done_again(
+    target: str,
+    worker: Callable[..., None],
+    told: str,
+    config: EngineConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "garbled"))
+    monkeypatch.setattr(f"engine.process.{target}", worker)
+
+    async def main() -> None:
+        client = EngineClient(config, in_process=target == "serve")
+        await client.start()
+        try:
+            first = await asyncio.wait_for(draw(client), SECONDS)
+            assert client.stats().restarts == client.stats().retries == 1
+            again = await asyncio.wait_for(draw(client), SECONDS)
+            assert [event.image for event in first] == [event.image for event in again]
+        finally:
+            await client.stop()
+
+    asyncio.run(main())
+    assert caplog.text.count(told) == 1
+
+
+def test_a_process_that_cannot_be_started_is_said_at_once_and_tried_again_later(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, failures = SpawnProcess.start, iter([True, False, True, False])
+
+    def start_or_fail(process: SpawnProcess) -> None:
+        if next(failures):
+            raise OSError("Too many open files")
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", start_or_fail)
+
+    async def main() -> None:
+        with pytest.raises(EngineUnavailable, match="see its log"):
+            await asyncio.wait_for(EngineClient(config).start(), SECONDS)
+        client = EngineClient(config)
+        await client.start()
+        try:
+            events = client.generate(PARAMS)
+            await anext(events)
+            os.kill(client.pids[0], signal.SIGKILL)
+            assert [event async for event in events if isinstance(event, Finished)]
+            assert client.stats().restarts == 2
+        finally:
+            await client.stop()
+
+    asyncio.run(main())
+    assert caplog.text.count("could not be run") == 2
+
+
+def test_what_waited_stays_where_it_was_when_it_cannot_move(
+    config: EngineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nowhere(ticket: Ticket) -> None:
+        raise EngineUnavailable("the engine is not running")
+
+    async def main() -> None:
+        replica = Replica(config, 0, lambda report: None, nowhere, in_process=True)
+        running = asyncio.create_task(replica.run())
+        await asyncio.wait_for(replica.started, SECONDS)
+        tickets = [Ticket(name, replace(PARAMS, num_inference_steps=50), 1.0, 8, 0.0, None) for name in ("a", "b", "c")]
+        for ticket in tickets:
+            replica.add(ticket)
+        await tickets[0].events.get()  # begun; with `exact` the last is not
+        assert replica.process is not None
+        replica.process.kill()
+        for ticket in tickets:
+            while not ticket.done:
+                await asyncio.wait_for(ticket.events.get(), SECONDS)
+        assert replica.restarts == 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+    assert caplog.text.count("after the end of engine process 0") == 1
