@@ -174,8 +174,7 @@ class GLUMBConv(nn.Module):
         self.conv_point = PointwiseConv(hidden, config.width, bias=False)
 
     def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        x = nn.functional.silu(self.conv_inverted(x))
-        return self.conv_point(glu_conv(x, self.conv_depth.weight, self.conv_depth.bias, layout))
+        return self.conv_point(glu_conv(self.conv_inverted(x), self.conv_depth.weight, self.conv_depth.bias, layout))
 
 
 class SanaBlock(nn.Module):
