@@ -35,16 +35,18 @@ def add_modulate(
     return added, out
 
 
-def gated_add(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N."""
+def gated_add(
+    x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
+) -> torch.Tensor:
+    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N; y clamped to +-limit where there is one."""
     if not runs_kernels(x):
-        return gated_add_reference(x, gate, y, layout)
+        return gated_add_reference(x, gate, y, layout, limit)
     rows, width = x.shape
     out = torch.empty_like(x)
     block = min(1024, block_of(width))
-    block_rows = ELEMENTS // block
+    block_rows = ELEMENTS // 2 // block  # a limit would spill registers with all of them
     _gated_add_kernel[(triton.cdiv(rows, block_rows), triton.cdiv(width, block))](
-        *(x, gate, y, out, layout.tables.image_index, rows, width, gate.stride(0)), ROWS=block_rows, BLOCK=block
+        *(x, gate, y, out, layout.tables.image_index, rows, width, gate.stride(0), limit), ROWS=block_rows, BLOCK=block
     )
     return out
 
@@ -78,9 +80,11 @@ def modulate_reference(
     return torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
 
 
-def gated_add_reference(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """x + gate * y with x, y: [T, C] and gate: [N, C]."""
-    return torch.addcmul(x, layout.spread(gate), y)
+def gated_add_reference(
+    x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
+) -> torch.Tensor:
+    """Arguments and result as of `gated_add`."""
+    return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
 
 
 @triton.jit
@@ -126,6 +130,7 @@ def _gated_add_kernel(
     rows: int,
     width: int,
     gate_image: int,
+    limit: float | None,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -135,5 +140,8 @@ def _gated_add_kernel(
     place = row[:, None] * width + column
     image = tl.load(image_index + row, row < rows, 0)[:, None]
     factor = tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
-    value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * tl.load(y + place, mask, 0.0).to(tl.float32)
+    branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+    if limit is not None:
+        branch = tl.clamp(branch, -limit, limit, propagate_nan=tl.PropagateNan.ALL)
+    value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * branch
     tl.store(out + place, value.to(out.dtype.element_ty), mask)

@@ -69,3 +69,16 @@ def test_half_precision_against_fp64(dtype: torch.dtype) -> None:
     assert_close(out, normed * (1 + scale.double()[image]) + shift.double()[image], 3 * eps)
     assert_close(added, total, eps)
     assert_close(gated_add(x, gate, y, layout), x.double() + gate.double()[image] * y.double(), eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_added_may_have_a_limit(dtype: torch.dtype) -> None:
+    layout = make_layout()
+    x, y = (random(layout.total, CHANNELS, seed=s, dtype=dtype) for s in range(2))
+    y[0, 0], y[1, 1] = float("inf"), float("nan")
+    gate = random(len(SIZES), CHANNELS, seed=2, dtype=dtype)
+    out = gated_add(x, gate, y, layout, limit=0.5)
+    assert out[1, 1].isnan()
+    x[1, 1], y[1, 1], out[1, 1] = 0, 0, 0
+    expected = x.double() + gate.double()[layout.image_index] * y.double().clamp(-0.5, 0.5)
+    assert_close(out, expected, 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps)
