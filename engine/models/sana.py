@@ -137,7 +137,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """The projections of self- or cross-attention; the attention itself is an op of `kernels`."""
+    """The projections of self- or cross-attention, around an op of `kernels`."""
 
     def __init__(self, config: SanaConfig, heads: int, head_dim: int, bias: bool) -> None:
         super().__init__()
@@ -149,6 +149,15 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([Linear(inner, config.width)])
         self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
+
+    @property
+    def norm_weights(self) -> tuple[torch.Tensor, ...]:
+        """Of queries and keys; none without norms."""
+        return tuple(norm.weight for norm in (self.norm_q, self.norm_k) if isinstance(norm, RMSNorm))
+
+    def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+        q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
+        return self.output(linear_attention(q, k, v, layout, *self.norm_weights))
 
     def queries(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
@@ -180,7 +189,7 @@ class GLUMBConv(nn.Module):
 class SanaBlock(nn.Module):
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.eps, self.clamp = config.norm_eps, config.clamp_attention
+        self.eps, self.limit = config.norm_eps, FLOAT16_MAX if config.clamp_attention else None
         self.attn1 = Attention(config, config.num_attention_heads, config.attention_head_dim, config.attention_bias)
         self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
         self.norm2 = nn.LayerNorm(config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine)
@@ -192,19 +201,14 @@ class SanaBlock(nn.Module):
     ) -> torch.Tensor:
         """x: [T, width]; modulation: [N, 6, width]; keys, values: [S, heads, D] of this layer."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)
-        attended = self.self_attention(modulate(x, shift1, scale1, layout, self.eps), layout)
-        x = gated_add(x, gate1, attended, layout)
+        attended = self.attn1.self_attention(modulate(x, shift1, scale1, layout, self.eps), layout)
+        x = gated_add(x, gate1, attended, layout, self.limit)
         if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
         crossed = self.cross_attention(x, layout, keys, values)
         x, hidden = add_modulate(x, crossed, shift2, scale2, layout, self.eps)
         return gated_add(x, gate2, self.ff(hidden, layout), layout)
-
-    def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        attn = self.attn1
-        out = attn.output(linear_attention(attn.queries(x), attn.keys(x), attn.values(x), layout))
-        return out.clamp(-FLOAT16_MAX, FLOAT16_MAX) if self.clamp else out
 
     def cross_attention(
         self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
