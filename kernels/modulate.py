@@ -1,4 +1,7 @@
-"""AdaLN modulation and gating with one vector per image (DiT, section 3.2): layer_norm(x) * (1 + scale) + shift."""
+"""AdaLN modulation and gating with one vector per image (DiT, section 3.2): layer_norm(x) * (1 + scale) + shift.
+
+A residual before the norm, gated or not, is added in the same pass.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +22,7 @@ def modulate(
     if not runs_kernels(x):
         return modulate_reference(x, shift, scale, layout, eps)
     out = torch.empty_like(x)
-    launch_modulate(x, None, None, shift, scale, out, layout, eps)
+    launch_modulate(x, None, None, None, shift, scale, out, layout, eps)
     return out
 
 
@@ -31,7 +34,25 @@ def add_modulate(
         added = x + y
         return added, modulate_reference(added, shift, scale, layout, eps)
     added, out = torch.empty_like(x), torch.empty_like(x)
-    launch_modulate(x, y, added, shift, scale, out, layout, eps)
+    launch_modulate(x, None, y, added, shift, scale, out, layout, eps)
+    return added, out
+
+
+def gated_add_modulate(
+    x: torch.Tensor,
+    gate: torch.Tensor,
+    y: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + gate * y, and that modulated: the end of one block and the beginning of the next one."""
+    if not runs_kernels(x):
+        added = gated_add_reference(x, gate, y, layout)
+        return added, modulate_reference(added, shift, scale, layout, eps)
+    added, out = torch.empty_like(x), torch.empty_like(x)
+    launch_modulate(x, gate, y, added, shift, scale, out, layout, eps)
     return added, out
 
 
@@ -53,6 +74,7 @@ def gated_add(
 
 def launch_modulate(
     x: torch.Tensor,
+    gate: torch.Tensor | None,
     y: torch.Tensor | None,
     added: torch.Tensor | None,
     shift: torch.Tensor,
@@ -65,8 +87,8 @@ def launch_modulate(
     block = block_of(width)
     block_rows = max(1, ELEMENTS // block)
     _modulate_kernel[(triton.cdiv(rows, block_rows),)](
-        *(x, y, added, shift, scale, out, layout.tables.image_index, rows, width),
-        *(shift.stride(0), scale.stride(0), eps),
+        *(x, gate, y, added, shift, scale, out, layout.tables.image_index, rows, width),
+        *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps),
         ROWS=block_rows,
         BLOCK=block,
     )
@@ -90,6 +112,7 @@ def gated_add_reference(
 @triton.jit
 def _modulate_kernel(
     x: tl.tensor,
+    gate: tl.tensor,  # None where there is none
     y: tl.tensor,  # None, as `added`, where nothing is added before the norm
     added: tl.tensor,
     shift: tl.tensor,
@@ -98,6 +121,7 @@ def _modulate_kernel(
     image_index: tl.tensor,
     rows: int,
     width: int,
+    gate_image: int,
     shift_image: int,
     scale_image: int,
     eps: float,
@@ -108,13 +132,16 @@ def _modulate_kernel(
     column = tl.arange(0, BLOCK)[None, :]
     mask = (row < rows)[:, None] & (column < width)
     place = row[:, None] * width + column
+    image = tl.load(image_index + row, row < rows, 0)[:, None]
     value = tl.load(x + place, mask, 0.0).to(tl.float32)
     if y is not None:
-        value += tl.load(y + place, mask, 0.0).to(tl.float32)
+        branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+        if gate is not None:
+            branch *= tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
+        value += branch
         tl.store(added + place, value.to(added.dtype.element_ty), mask)
     centred = tl.where(mask, value - (tl.sum(value, 1) / width)[:, None], 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 1) / width + eps)[:, None]
-    image = tl.load(image_index + row, row < rows, 0)[:, None]
     factor = 1 + tl.load(scale + image * scale_image + column, mask, 0.0).to(tl.float32)
     result = normed * factor + tl.load(shift + image * shift_image + column, mask, 0.0).to(tl.float32)
     tl.store(out + place, result.to(out.dtype.element_ty), mask)

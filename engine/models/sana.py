@@ -13,7 +13,7 @@ from kernels.cross_attention import cross_attention
 from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention
-from kernels.modulate import add_modulate, gated_add, modulate
+from kernels.modulate import add_modulate, gated_add, gated_add_modulate, modulate
 from kernels.rms_norm import rms_norm
 
 from ..errors import CheckpointError
@@ -21,6 +21,8 @@ from .embeddings import TimeEmbedding, position_embedding
 from .linear import Linear, linear
 
 FLOAT16_MAX = 65504.0
+HEAD_EPS = 1e-6
+"""Of the norm before proj_out, which no config changes."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,11 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
 
     @property
-    def norm_weights(self) -> tuple[torch.Tensor, ...]:
+    def norm_weights(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[()]:
         """Of queries and keys; none without norms."""
-        return tuple(norm.weight for norm in (self.norm_q, self.norm_k) if isinstance(norm, RMSNorm))
+        if isinstance(self.norm_q, RMSNorm) and isinstance(self.norm_k, RMSNorm):
+            return self.norm_q.weight, self.norm_k.weight
+        return ()
 
     def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
@@ -197,18 +201,32 @@ class SanaBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
 
     def forward(
-        self, x: torch.Tensor, layout: TokenLayout, modulation: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """x: [T, width]; modulation: [N, 6, width]; keys, values: [S, heads, D] of this layer."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)
-        attended = self.attn1.self_attention(modulate(x, shift1, scale1, layout, self.eps), layout)
-        x = gated_add(x, gate1, attended, layout, self.limit)
+        self,
+        x: torch.Tensor,
+        hidden: torch.Tensor,
+        layout: TokenLayout,
+        modulation: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The block up to its last residual, which the next norm takes along.
+
+        Args:
+            x, hidden: [T, width], the second normed and modulated.
+            modulation: [N, 6, width] of this layer.
+            keys, values: [S, heads, D] of this layer.
+
+        Returns:
+            x, gate [N, width] and branch [T, width]: the block's output is x + gate * branch.
+        """
+        _, _, gate1, shift2, scale2, gate2 = modulation.unbind(1)
+        x = gated_add(x, gate1, self.attn1.self_attention(hidden, layout), layout, self.limit)
         if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
         crossed = self.cross_attention(x, layout, keys, values)
         x, hidden = add_modulate(x, crossed, shift2, scale2, layout, self.eps)
-        return gated_add(x, gate2, self.ff(hidden, layout), layout)
+        return x, gate2, self.ff(hidden, layout)
 
     def cross_attention(
         self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
@@ -260,10 +278,17 @@ class SanaTransformer(nn.Module):
         if self.config.interpolation_scale is not None:
             x = (x + self.positions(layout)).to(x.dtype)
         modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
-        for block, keys, values in zip(self.blocks, text.keys.unbind(), text.values.unbind(), strict=True):
-            x = block(x, layout, modulation, keys, values)
-        shift, scale = (self.scale_shift_table + embedded[:, None]).unbind(1)
-        return self.proj_out(modulate(x, shift, scale, layout))
+        tables = torch.stack([block.scale_shift_table for block in self.blocks])
+        layers = (tables[:, None] + modulation).unbind()  # [N, 6, width] each
+        norms = [(*layer[:, :2].unbind(1), layout, self.config.norm_eps) for layer in layers]
+        norms.append((*(self.scale_shift_table + embedded[:, None]).unbind(1), layout, HEAD_EPS))
+        hidden = modulate(x, *norms[0])
+        for block, layer, norm, keys, values in zip(
+            self.blocks, layers, norms[1:], text.keys.unbind(), text.values.unbind(), strict=True
+        ):
+            x, gate, branch = block(x, hidden, layout, layer, keys, values)
+            x, hidden = gated_add_modulate(x, gate, branch, *norm)
+        return self.proj_out(hidden)
 
     def positions(self, layout: TokenLayout) -> torch.Tensor:
         """Sin-cos position embedding of the 2K and 4K checkpoints, fp32 [T, width]."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kernels.layout import TokenLayout
-from kernels.modulate import add_modulate, gated_add, modulate
+from kernels.modulate import add_modulate, gated_add, gated_add_modulate, modulate
 
 from .packs import SIZES, assert_close, make_layout, random, random_layouts, rows
 
@@ -54,6 +54,9 @@ def test_ragged_packs_and_vectors_that_lie_apart(layout: TokenLayout, width: int
     expected = normed * (1 + scale[layout.image_index]) + shift[layout.image_index]
     assert_close(out, expected)
     assert_close(modulate(x + y, shift, scale, layout), expected)
+    added, out = gated_add_modulate(x, gate, y / gate[layout.image_index], shift, scale, layout)
+    assert_close(added, x + y)
+    assert_close(out, expected, 1e-5)  # the division rounds
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -68,7 +71,13 @@ def test_half_precision_against_fp64(dtype: torch.dtype) -> None:
     normed = torch.nn.functional.layer_norm(total, (CHANNELS,), eps=1e-6)
     assert_close(out, normed * (1 + scale.double()[image]) + shift.double()[image], 3 * eps)
     assert_close(added, total, eps)
-    assert_close(gated_add(x, gate, y, layout), x.double() + gate.double()[image] * y.double(), eps)
+    total = x.double() + gate.double()[image] * y.double()
+    assert_close(gated_add(x, gate, y, layout), total, eps)
+    added, out = gated_add_modulate(x, gate, y, shift, scale, layout)
+    assert added.dtype == out.dtype == dtype
+    normed = torch.nn.functional.layer_norm(total, (CHANNELS,), eps=1e-6)
+    assert_close(out, normed * (1 + scale.double()[image]) + shift.double()[image], 3 * eps)
+    assert_close(added, total, eps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
