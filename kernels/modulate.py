@@ -22,19 +22,28 @@ def modulate(
     if not runs_kernels(x):
         return modulate_reference(x, shift, scale, layout, eps)
     out = torch.empty_like(x)
-    launch_modulate(x, None, None, None, shift, scale, out, layout, eps)
+    launch_modulate(x, None, None, None, None, shift, scale, out, layout, eps)
     return out
 
 
 def add_modulate(
-    x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
+    x: torch.Tensor,
+    y: torch.Tensor,
+    constants: torch.Tensor | None,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x + y, and that modulated: a residual and the norm that follows it in one pass. Shapes as in `modulate`."""
+    """x + the output of cross-attention, and that modulated. Shapes as in `modulate`, but for
+
+    y: [layout.attended, C]; constants: what every row behind them adds, [layout.single_text_images, C] or None.
+    """
     if not runs_kernels(x):
-        added = x + y
+        added = x + (y if constants is None else torch.cat([y, constants[layout.single_text_index]]))
         return added, modulate_reference(added, shift, scale, layout, eps)
     added, out = torch.empty_like(x), torch.empty_like(x)
-    launch_modulate(x, None, y, added, shift, scale, out, layout, eps)
+    launch_modulate(x, None, y, constants, added, shift, scale, out, layout, eps)
     return added, out
 
 
@@ -52,7 +61,7 @@ def gated_add_modulate(
         added = gated_add_reference(x, gate, y, layout)
         return added, modulate_reference(added, shift, scale, layout, eps)
     added, out = torch.empty_like(x), torch.empty_like(x)
-    launch_modulate(x, gate, y, added, shift, scale, out, layout, eps)
+    launch_modulate(x, gate, y, None, added, shift, scale, out, layout, eps)
     return added, out
 
 
@@ -76,6 +85,7 @@ def launch_modulate(
     x: torch.Tensor,
     gate: torch.Tensor | None,
     y: torch.Tensor | None,
+    constants: torch.Tensor | None,
     added: torch.Tensor | None,
     shift: torch.Tensor,
     scale: torch.Tensor,
@@ -87,7 +97,8 @@ def launch_modulate(
     block = block_of(width)
     block_rows = max(1, ELEMENTS // block)
     _modulate_kernel[(triton.cdiv(rows, block_rows),)](
-        *(x, gate, y, added, shift, scale, out, layout.tables.image_index, rows, width),
+        *(x, gate, y, constants, added, shift, scale, out, layout.tables.image_index),
+        *(layout.attended, layout.single_text_images.start, rows, width),
         *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps),
         ROWS=block_rows,
         BLOCK=block,
@@ -109,16 +120,19 @@ def gated_add_reference(
     return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["attended", "singles"])  # they change from step to step
 def _modulate_kernel(
     x: tl.tensor,
     gate: tl.tensor,  # None where there is none
     y: tl.tensor,  # None, as `added`, where nothing is added before the norm
+    constants: tl.tensor,  # None where y has a row for every row of x
     added: tl.tensor,
     shift: tl.tensor,
     scale: tl.tensor,
     out: tl.tensor,
     image_index: tl.tensor,
+    attended: int,
+    singles: int,  # first image with a constant
     rows: int,
     width: int,
     gate_image: int,
@@ -135,7 +149,12 @@ def _modulate_kernel(
     image = tl.load(image_index + row, row < rows, 0)[:, None]
     value = tl.load(x + place, mask, 0.0).to(tl.float32)
     if y is not None:
-        branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+        if constants is None:
+            branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+        else:
+            own = (row < attended)[:, None]
+            branch = tl.load(y + place, mask & own, 0.0).to(tl.float32)
+            branch += tl.load(constants + (image - singles) * width + column, mask & (own == 0), 0.0).to(tl.float32)
         if gate is not None:
             branch *= tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
         value += branch

@@ -163,6 +163,17 @@ class Attention(nn.Module):
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
         return self.output(linear_attention(q, k, v, layout, *self.norm_weights))
 
+    def cross_attention(
+        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The output for the rows of x, [layout.attended, width], and that of each image with a single text row.
+
+        Those (an empty negative prompt) need no queries: softmax over one key is 1.
+        """
+        attended = self.output(cross_attention(self.queries(x), keys, values, layout))
+        singles = layout.single_text_images
+        return attended, self.output(values[layout.single_text_rows]) if singles else None
+
     def queries(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
 
@@ -224,20 +235,9 @@ class SanaBlock(nn.Module):
         if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
-        crossed = self.cross_attention(x, layout, keys, values)
-        x, hidden = add_modulate(x, crossed, shift2, scale2, layout, self.eps)
+        crossed = self.attn2.cross_attention(x[: layout.attended], layout, keys, values)
+        x, hidden = add_modulate(x, *crossed, shift2, scale2, layout, self.eps)
         return x, gate2, self.ff(hidden, layout)
-
-    def cross_attention(
-        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """Images with one text row (an empty negative prompt) need no queries: softmax over one key is 1."""
-        queries = self.attn2.queries(x[: layout.attended])
-        attended = self.attn2.output(cross_attention(queries, keys, values, layout))
-        if not layout.single_text_images:
-            return attended
-        constant = self.attn2.output(values[layout.single_text_rows])  # [singles, width]
-        return torch.cat([attended, constant[layout.single_text_index]])
 
 
 class SanaTransformer(nn.Module):

@@ -59,7 +59,8 @@ def modulate_case() -> Case:
 
     def call() -> None:
         modulate.modulate(x, shift, scale, LAYOUT)
-        modulate.add_modulate(x, y, shift, scale, LAYOUT)
+        modulate.add_modulate(x, y, None, shift, scale, LAYOUT)
+        modulate.add_modulate(x, y[: LAYOUT.attended], y[:1], shift, scale, LAYOUT)
         modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT)
         modulate.gated_add(x, gate, y, LAYOUT)
         modulate.gated_add(x, gate, y, LAYOUT, limit=65504.0)

@@ -46,7 +46,7 @@ def test_ragged_packs_and_vectors_that_lie_apart(layout: TokenLayout, width: int
     shift, scale, gate = random(len(layout.sizes), 3, width, seed=2).unbind(1)
     x, y = (random(layout.total, width, seed=s) for s in range(2))
     assert_close(gated_add(x, gate, y, layout), x + gate[layout.image_index] * y)
-    added, out = add_modulate(x, y, shift, scale, layout)
+    added, out = add_modulate(x, y, None, shift, scale, layout)
     assert_close(added, x + y)
     total = x.double() + y.double()
     deviation = (total.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
@@ -64,7 +64,7 @@ def test_half_precision_against_fp64(dtype: torch.dtype) -> None:
     layout = make_layout()
     x, y = (random(layout.total, CHANNELS, seed=s, dtype=dtype) for s in range(2))
     shift, scale, gate = (random(len(SIZES), CHANNELS, seed=s, dtype=dtype) for s in (2, 3, 4))
-    added, out = add_modulate(x, y, shift, scale, layout)
+    added, out = add_modulate(x, y, None, shift, scale, layout)
     assert added.dtype == out.dtype == dtype
     eps, image = torch.finfo(dtype).eps, layout.image_index
     total = x.double() + y.double()
@@ -91,3 +91,17 @@ def test_what_is_added_may_have_a_limit(dtype: torch.dtype) -> None:
     x[1, 1], y[1, 1], out[1, 1] = 0, 0, 0
     expected = x.double() + gate.double()[layout.image_index] * y.double().clamp(-0.5, 0.5)
     assert_close(out, expected, 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("layout", [make_layout(), *random_layouts()], ids=lambda layout: str(layout.texts))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_with_one_text_row_add_a_constant(layout: TokenLayout, dtype: torch.dtype) -> None:
+    singles = layout.single_text_images
+    x, y = (random(layout.total, CHANNELS, seed=s, dtype=dtype) for s in range(2))
+    shift, scale = random(len(layout.sizes), 2, CHANNELS, seed=2, dtype=dtype).unbind(1)
+    constants = random(len(singles), CHANNELS, seed=3, dtype=dtype)
+    for image in singles:
+        y[rows(layout, image)] = constants[image - singles.start]
+    expected = add_modulate(x, y, None, shift, scale, layout)
+    out = add_modulate(x, y[: layout.attended].clone(), constants if singles else None, shift, scale, layout)
+    assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))
