@@ -54,8 +54,11 @@ def check_quantization(name: str, device: torch.device) -> None:
 def quantize_transformer(transformer: SanaTransformer) -> None:
     """Replaces the layers named above, one at a time: their weights in the old dtype are released as it goes."""
     for block in transformer.blocks:
+        packed = block.attn1.to_qkv is not None
+        if packed:
+            del block.attn1.to_q, block.attn1.to_k, block.attn1.to_v  # views of the weight that is replaced
         for owner, names in (
-            (block.attn1, ("to_q", "to_k", "to_v")),
+            (block.attn1, ("to_qkv",) if packed else ("to_q", "to_k", "to_v")),
             (block.attn1.to_out, ("0",)),
             (block.attn2, ("to_q",)),
             (block.attn2.to_out, ("0",)),

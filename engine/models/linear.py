@@ -1,5 +1,7 @@
 """Matrix products of token rows in which a row does not depend on how many others there are, on the CPU in fp32."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,6 +16,19 @@ class Linear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
+
+
+def pack(layers: Sequence[nn.Linear]) -> Linear:
+    """One layer that computes what `layers` do, end to end. Their weights become views of its own."""
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    with torch.device("meta"):
+        packed = Linear(weight.shape[1], weight.shape[0], bias is not None)
+    packed.weight = nn.Parameter(weight, requires_grad=False)
+    packed.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    for i, layer in enumerate(layers):
+        layer.weight = nn.Parameter(weight.chunk(len(layers))[i], requires_grad=False)
+    return packed
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -18,7 +18,7 @@ from kernels.rms_norm import rms_norm
 
 from ..errors import CheckpointError
 from .embeddings import TimeEmbedding, position_embedding
-from .linear import Linear, linear
+from .linear import Linear, linear, pack
 
 FLOAT16_MAX = 65504.0
 HEAD_EPS = 1e-6
@@ -148,6 +148,7 @@ class Attention(nn.Module):
         self.to_q = Linear(config.width, inner, bias=bias)
         self.to_k = Linear(config.width, inner, bias=bias)
         self.to_v = Linear(config.width, inner, bias=bias)
+        self.register_module("to_qkv", None)  # until `pack`
         self.to_out = nn.ModuleList([Linear(inner, config.width)])
         self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
@@ -160,8 +161,15 @@ class Attention(nn.Module):
         return ()
 
     def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
+        if self.to_qkv is None:
+            q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
+        else:
+            q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         return self.output(linear_attention(q, k, v, layout, *self.norm_weights))
+
+    def pack(self) -> None:
+        """From now on one product makes q, k and v of self-attention: x is read once."""
+        self.to_qkv = pack((self.to_q, self.to_k, self.to_v))
 
     def cross_attention(
         self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
@@ -258,6 +266,11 @@ class SanaTransformer(nn.Module):
     @property
     def blocks(self) -> list[SanaBlock]:
         return cast(list[SanaBlock], self.transformer_blocks)
+
+    def pack(self) -> None:
+        """For a GPU, once the weights are there; on the CPU they may be views of the checkpoint's files."""
+        for block in self.blocks:
+            block.attn1.pack()
 
     def project_text(self, embeddings: torch.Tensor) -> PackedText:
         """Text embeddings [S, caption_channels] to the keys and values of all layers: once per prompt."""

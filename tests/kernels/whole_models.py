@@ -37,8 +37,11 @@ def test_a_transformer(family: str) -> None:
         text = model.project_text(random(sum(TEXT_LENGTHS), config.caption_channels))
         tokens, times = random(layout.total, config.in_channels), torch.linspace(1, 999, len(SIZES))
         fast = model(tokens, layout, times, text)
+        model.pack()  # as on a GPU
+        packed = model(tokens, layout, times, text)
     slow = model(tokens.requires_grad_(), layout, times, text).detach()
     assert_close(fast, slow, relative=1e-5)
+    assert_close(packed, slow, relative=1e-5)
 
 
 def test_a_decoder() -> None:
