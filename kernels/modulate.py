@@ -1,6 +1,6 @@
 """AdaLN modulation and gating with one vector per image (DiT, section 3.2): layer_norm(x) * (1 + scale) + shift.
 
-A residual before the norm, gated or not, is added in the same pass.
+A residual before the norm, gated or not, is added in the same pass; with `fp8` the result comes quantized by rows.
 """
 
 import torch
@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from .dispatch import block_of, runs_kernels
+from .fp8_linear import FP8, TINY, QuantizedRows, quantize, quantize_rows_reference
 from .layout import TokenLayout
 
 ELEMENTS = 4096
@@ -16,14 +17,17 @@ ELEMENTS = 4096
 
 
 def modulate(
-    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
-) -> torch.Tensor:
+    x: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+    fp8: bool = False,
+) -> torch.Tensor | QuantizedRows:
     """x: [T, C]; shift, scale: [N, C], any stride over N. Returns [T, C]."""
     if not runs_kernels(x):
-        return modulate_reference(x, shift, scale, layout, eps)
-    out = torch.empty_like(x)
-    launch_modulate(x, None, None, None, None, shift, scale, out, layout, eps)
-    return out
+        return modulate_reference(x, shift, scale, layout, eps, fp8)
+    return launch_modulate(x, None, None, None, None, shift, scale, layout, eps, fp8)
 
 
 def add_modulate(
@@ -34,17 +38,17 @@ def add_modulate(
     scale: torch.Tensor,
     layout: TokenLayout,
     eps: float = 1e-6,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    fp8: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
     """x + the output of cross-attention, and that modulated. Shapes as in `modulate`, but for
 
     y: [layout.attended, C]; constants: what every row behind them adds, [layout.single_text_images, C] or None.
     """
     if not runs_kernels(x):
         added = x + (y if constants is None else torch.cat([y, constants[layout.single_text_index]]))
-        return added, modulate_reference(added, shift, scale, layout, eps)
-    added, out = torch.empty_like(x), torch.empty_like(x)
-    launch_modulate(x, None, y, constants, added, shift, scale, out, layout, eps)
-    return added, out
+        return added, modulate_reference(added, shift, scale, layout, eps, fp8)
+    added = torch.empty_like(x)
+    return added, launch_modulate(x, None, y, constants, added, shift, scale, layout, eps, fp8)
 
 
 def gated_add_modulate(
@@ -55,14 +59,14 @@ def gated_add_modulate(
     scale: torch.Tensor,
     layout: TokenLayout,
     eps: float = 1e-6,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    fp8: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
     """x + gate * y, and that modulated: the end of one block and the beginning of the next one."""
     if not runs_kernels(x):
         added = gated_add_reference(x, gate, y, layout)
-        return added, modulate_reference(added, shift, scale, layout, eps)
-    added, out = torch.empty_like(x), torch.empty_like(x)
-    launch_modulate(x, gate, y, None, added, shift, scale, out, layout, eps)
-    return added, out
+        return added, modulate_reference(added, shift, scale, layout, eps, fp8)
+    added = torch.empty_like(x)
+    return added, launch_modulate(x, gate, y, None, added, shift, scale, layout, eps, fp8)
 
 
 def gated_add(
@@ -89,28 +93,37 @@ def launch_modulate(
     added: torch.Tensor | None,
     shift: torch.Tensor,
     scale: torch.Tensor,
-    out: torch.Tensor,
     layout: TokenLayout,
     eps: float,
-) -> None:
+    fp8: bool,
+) -> torch.Tensor | QuantizedRows:
     rows, width = x.shape
+    out = torch.empty_like(x, dtype=FP8 if fp8 else x.dtype)
+    out_scale = x.new_empty(rows, dtype=torch.float32) if fp8 else None
     block = block_of(width)
     block_rows = max(1, ELEMENTS // block)
     _modulate_kernel[(triton.cdiv(rows, block_rows),)](
-        *(x, gate, y, constants, added, shift, scale, out, layout.tables.image_index),
+        *(x, gate, y, constants, added, shift, scale, out, out_scale, layout.tables.image_index),
         *(layout.attended, layout.single_text_images.start, rows, width),
-        *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps),
+        *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps, TINY),
         ROWS=block_rows,
         BLOCK=block,
     )
+    return out if out_scale is None else QuantizedRows(out, out_scale, x.dtype)
 
 
 def modulate_reference(
-    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
-) -> torch.Tensor:
+    x: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+    fp8: bool = False,
+) -> torch.Tensor | QuantizedRows:
     """x: [T, C]; shift, scale: [N, C]. Returns [T, C]."""
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-    return torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
+    out = torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
+    return quantize_rows_reference(out) if fp8 else out
 
 
 def gated_add_reference(
@@ -130,6 +143,7 @@ def _modulate_kernel(
     shift: tl.tensor,
     scale: tl.tensor,
     out: tl.tensor,
+    out_scale: tl.tensor,  # None where out is not quantized
     image_index: tl.tensor,
     attended: int,
     singles: int,  # first image with a constant
@@ -139,6 +153,7 @@ def _modulate_kernel(
     shift_image: int,
     scale_image: int,
     eps: float,
+    tiny: float,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -152,9 +167,9 @@ def _modulate_kernel(
         if constants is None:
             branch = tl.load(y + place, mask, 0.0).to(tl.float32)
         else:
-            own = (row < attended)[:, None]
-            branch = tl.load(y + place, mask & own, 0.0).to(tl.float32)
-            branch += tl.load(constants + (image - singles) * width + column, mask & (own == 0), 0.0).to(tl.float32)
+            asked = (row < attended)[:, None]
+            branch = tl.load(y + place, mask & asked, 0.0).to(tl.float32)
+            branch += tl.load(constants + (image - singles) * width + column, mask & (asked == 0), 0.0).to(tl.float32)
         if gate is not None:
             branch *= tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
         value += branch
@@ -163,6 +178,9 @@ def _modulate_kernel(
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 1) / width + eps)[:, None]
     factor = 1 + tl.load(scale + image * scale_image + column, mask, 0.0).to(tl.float32)
     result = normed * factor + tl.load(shift + image * shift_image + column, mask, 0.0).to(tl.float32)
+    if out_scale is not None:
+        result, own = quantize(result, tiny)
+        tl.store(out_scale + row, own, row < rows)
     tl.store(out + place, result.to(out.dtype.element_ty), mask)
 
 

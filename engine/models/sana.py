@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kernels.cross_attention import cross_attention
+from kernels.fp8_linear import QuantizedRows
 from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention
@@ -160,7 +161,7 @@ class Attention(nn.Module):
             return self.norm_q.weight, self.norm_k.weight
         return ()
 
-    def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    def self_attention(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
         if self.to_qkv is None:
             q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
         else:
@@ -205,13 +206,14 @@ class GLUMBConv(nn.Module):
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
         self.conv_point = PointwiseConv(hidden, config.width, bias=False)
 
-    def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
         return self.conv_point(glu_conv(self.conv_inverted(x), self.conv_depth.weight, self.conv_depth.bias, layout))
 
 
 class SanaBlock(nn.Module):
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
+        self.fp8 = False  # the products behind the norms take their rows quantized
         self.eps, self.limit = config.norm_eps, FLOAT16_MAX if config.clamp_attention else None
         self.attn1 = Attention(config, config.num_attention_heads, config.attention_head_dim, config.attention_bias)
         self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
@@ -222,7 +224,7 @@ class SanaBlock(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        hidden: torch.Tensor,
+        hidden: torch.Tensor | QuantizedRows,
         layout: TokenLayout,
         modulation: torch.Tensor,
         keys: torch.Tensor,
@@ -244,7 +246,7 @@ class SanaBlock(nn.Module):
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
         crossed = self.attn2.cross_attention(x[: layout.attended], layout, keys, values)
-        x, hidden = add_modulate(x, *crossed, shift2, scale2, layout, self.eps)
+        x, hidden = add_modulate(x, *crossed, shift2, scale2, layout, self.eps, self.fp8)
         return x, gate2, self.ff(hidden, layout)
 
 
@@ -293,8 +295,11 @@ class SanaTransformer(nn.Module):
         modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
         tables = torch.stack([block.scale_shift_table for block in self.blocks])
         layers = (tables[:, None] + modulation).unbind()  # [N, 6, width] each
-        norms = [(*layer[:, :2].unbind(1), layout, self.config.norm_eps) for layer in layers]
-        norms.append((*(self.scale_shift_table + embedded[:, None]).unbind(1), layout, HEAD_EPS))
+        norms = [
+            (*layer[:, :2].unbind(1), layout, block.eps, block.fp8)
+            for block, layer in zip(self.blocks, layers, strict=True)
+        ]
+        norms.append((*(self.scale_shift_table + embedded[:, None]).unbind(1), layout, HEAD_EPS, False))
         hidden = modulate(x, *norms[0])
         for block, layer, norm, keys, values in zip(
             self.blocks, layers, norms[1:], text.keys.unbind(), text.values.unbind(), strict=True

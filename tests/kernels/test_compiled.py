@@ -68,6 +68,18 @@ def modulate_case() -> Case:
     return Case(call)
 
 
+def modulate_fp8_case() -> Case:
+    x, y = tensor(LAYOUT.total, WIDTH), tensor(LAYOUT.total, WIDTH)
+    shift, scale, gate = tensor(2, 6, WIDTH).unbind(1)[:3]
+
+    def call() -> None:
+        modulate.modulate(x, shift, scale, LAYOUT, fp8=True)
+        modulate.add_modulate(x, y[: LAYOUT.attended], y[:1], shift, scale, LAYOUT, fp8=True)
+        modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT, fp8=True)
+
+    return Case(call, least_capability=89)
+
+
 def rms_norm_case(pixels: int, width: int) -> Case:
     """Over the heads of the transformer, and over a full-resolution picture of the autoencoder."""
     x, vector = tensor(pixels, width), tensor(width)
@@ -102,6 +114,7 @@ CASES = {
     "cross_attention-1.6B": cross_attention_case(20, 112),
     "cross_attention-0.6B": cross_attention_case(16, 72),
     "modulate": modulate_case(),
+    "modulate-fp8": modulate_fp8_case(),
     "rms_norm-heads": rms_norm_case(LAYOUT.total, WIDTH),
     "rms_norm-picture": rms_norm_case(4096 * 4096, 128),
     "glu_conv": glu_conv_case(),

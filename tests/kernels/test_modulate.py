@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kernels.fp8_linear import FP8
 from kernels.layout import TokenLayout
 from kernels.modulate import add_modulate, gated_add, gated_add_modulate, modulate
 
@@ -105,3 +106,27 @@ def test_images_with_one_text_row_add_a_constant(layout: TokenLayout, dtype: tor
     expected = add_modulate(x, y, None, shift, scale, layout)
     out = add_modulate(x, y[: layout.attended].clone(), constants if singles else None, shift, scale, layout)
     assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))
+
+
+@pytest.mark.parametrize("width", [16, 37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")  # of numpy, which interprets the maximum
+def test_a_result_that_comes_quantized(width: int, dtype: torch.dtype) -> None:
+    layout = make_layout()
+    x, y = (random(layout.total, width, seed=s, dtype=dtype) for s in range(2))
+    x[4] = float("nan")
+    shift, scale, gate = random(len(SIZES), 3, width, seed=2, dtype=dtype).unbind(1)
+    for op, arguments in ((modulate, ()), (add_modulate, (y, None)), (gated_add_modulate, (gate, y))):
+        full, eight = (op(x, *arguments, shift, scale, layout, fp8=fp8) for fp8 in (False, True))
+        if op is not modulate:
+            assert torch.equal(full[0].nan_to_num(), eight[0].nan_to_num())
+            full, eight = full[1], eight[1]
+        assert (eight.stored.dtype, eight.dtype) == (FP8, dtype)
+        restored = eight.stored.double() * eight.scale.double()[:, None]
+        assert restored[4].isnan().all()
+        others = [i for i in range(layout.total) if i != 4]
+        wide, largest = full[others].double(), full[others].double().abs().amax(-1, keepdim=True)
+        rounding = 0 if dtype == torch.float32 else torch.finfo(dtype).eps
+        limit = wide.abs() * (2**-4 + rounding) + largest * (2**-10 / 448 + rounding * 2**-4)
+        assert ((restored[others] - wide).abs() <= 1.01 * limit).all()
+        assert eight.stored[others].float().abs().amax(-1).eq(448).all()
