@@ -42,10 +42,10 @@ def add_modulate(
 ) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
     """x + the output of cross-attention, and that modulated. Shapes as in `modulate`, but for
 
-    y: [layout.attended, C]; constants: what every row behind them adds, [layout.single_text_images, C] or None.
+    y: [layout.attended, C]; constants: what the rows behind them add, one vector per image, [N, C] or None.
     """
     if not runs_kernels(x):
-        added = x + (y if constants is None else torch.cat([y, constants[layout.single_text_index]]))
+        added = x + (y if constants is None else torch.cat([y, constants[layout.image_index[layout.attended :]]]))
         return added, modulate_reference(added, shift, scale, layout, eps, fp8)
     added = torch.empty_like(x)
     return added, launch_modulate(x, None, y, constants, added, shift, scale, layout, eps, fp8)
@@ -104,7 +104,7 @@ def launch_modulate(
     block_rows = max(1, ELEMENTS // block)
     _modulate_kernel[(triton.cdiv(rows, block_rows),)](
         *(x, gate, y, constants, added, shift, scale, out, out_scale, layout.tables.image_index),
-        *(layout.attended, layout.single_text_images.start, rows, width),
+        *(layout.attended, rows, width),
         *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps, TINY),
         ROWS=block_rows,
         BLOCK=block,
@@ -133,7 +133,7 @@ def gated_add_reference(
     return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
 
 
-@triton.jit(do_not_specialize=["attended", "singles"])  # they change from step to step
+@triton.jit(do_not_specialize=["attended"])  # it changes from step to step
 def _modulate_kernel(
     x: tl.tensor,
     gate: tl.tensor,  # None where there is none
@@ -146,7 +146,6 @@ def _modulate_kernel(
     out_scale: tl.tensor,  # None where out is not quantized
     image_index: tl.tensor,
     attended: int,
-    singles: int,  # first image with a constant
     rows: int,
     width: int,
     gate_image: int,
@@ -169,7 +168,7 @@ def _modulate_kernel(
         else:
             asked = (row < attended)[:, None]
             branch = tl.load(y + place, mask & asked, 0.0).to(tl.float32)
-            branch += tl.load(constants + (image - singles) * width + column, mask & (asked == 0), 0.0).to(tl.float32)
+            branch += tl.load(constants + image * width + column, mask & (asked == 0), 0.0).to(tl.float32)
         if gate is not None:
             branch *= tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
         value += branch

@@ -175,13 +175,14 @@ class Attention(nn.Module):
     def cross_attention(
         self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The output for the rows of x, [layout.attended, width], and that of each image with a single text row.
+        """The output for the rows of x, [layout.attended, width], and what the first text row of each image gives.
 
-        Those (an empty negative prompt) need no queries: softmax over one key is 1.
+        That is all for images with one text row (an empty negative prompt): softmax over one key is 1.
         """
         attended = self.output(cross_attention(self.queries(x), keys, values, layout))
-        singles = layout.single_text_images
-        return attended, self.output(values[layout.single_text_rows]) if singles else None
+        if not layout.single_text_images:
+            return attended, None
+        return attended, self.output(values.index_select(0, layout.tables.texts[:, 0]))  # [N, width]
 
     def queries(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]

@@ -60,7 +60,7 @@ def modulate_case() -> Case:
     def call() -> None:
         modulate.modulate(x, shift, scale, LAYOUT)
         modulate.add_modulate(x, y, None, shift, scale, LAYOUT)
-        modulate.add_modulate(x, y[: LAYOUT.attended], y[:1], shift, scale, LAYOUT)
+        modulate.add_modulate(x, y[: LAYOUT.attended], y[:2], shift, scale, LAYOUT)
         modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT)
         modulate.gated_add(x, gate, y, LAYOUT)
         modulate.gated_add(x, gate, y, LAYOUT, limit=65504.0)
@@ -74,7 +74,7 @@ def modulate_fp8_case() -> Case:
 
     def call() -> None:
         modulate.modulate(x, shift, scale, LAYOUT, fp8=True)
-        modulate.add_modulate(x, y[: LAYOUT.attended], y[:1], shift, scale, LAYOUT, fp8=True)
+        modulate.add_modulate(x, y[: LAYOUT.attended], y[:2], shift, scale, LAYOUT, fp8=True)
         modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT, fp8=True)
 
     return Case(call, least_capability=89)

@@ -100,9 +100,9 @@ def test_images_with_one_text_row_add_a_constant(layout: TokenLayout, dtype: tor
     singles = layout.single_text_images
     x, y = (random(layout.total, CHANNELS, seed=s, dtype=dtype) for s in range(2))
     shift, scale = random(len(layout.sizes), 2, CHANNELS, seed=2, dtype=dtype).unbind(1)
-    constants = random(len(singles), CHANNELS, seed=3, dtype=dtype)
+    constants = random(len(layout.sizes), CHANNELS, seed=3, dtype=dtype)
     for image in singles:
-        y[rows(layout, image)] = constants[image - singles.start]
+        y[rows(layout, image)] = constants[image]
     expected = add_modulate(x, y, None, shift, scale, layout)
     out = add_modulate(x, y[: layout.attended].clone(), constants if singles else None, shift, scale, layout)
     assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))
