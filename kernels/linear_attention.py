@@ -15,7 +15,8 @@ from .rms_norm import inverse_rms, rms_norm_reference
 EPS = 1e-15
 CHUNK = 256
 """Rows of one program. Its partial state is 4 KiB beside the 32 KiB of keys and values it reads (bf16, D = 32)."""
-BLOCK_T = 64
+STATE_BLOCK_T, BLOCK_T = 32, 64
+"""With 64 rows at once the state's kernel spills a register on 8.0 or 8.9 as Triton 3.6 compiles it."""
 
 
 def linear_attention(
@@ -51,7 +52,7 @@ def linear_attention(
     _linear_attention_state_kernel[(chunks, heads)](
         *(k, k_scale, k_weight, v, partial, tables.image_index, tables.starts, rows, width),
         *(k.stride(0), k.stride(1), v.stride(0), v.stride(1)),
-        **(blocks | {"BLOCK_T": BLOCK_T, "PRECISION": precision(v)}),
+        **(blocks | {"BLOCK_T": STATE_BLOCK_T, "PRECISION": precision(v)}),
     )
     _linear_attention_reduce_kernel[(images, heads)](partial, state, tables.starts, width, **blocks)
     _linear_attention_kernel[(chunks, heads)](
