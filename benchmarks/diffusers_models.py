@@ -18,7 +18,8 @@ def make_step(runner: ModelRunner, shape: Shape, side: int, batch: int, compiled
     device, dtype = runner.device, runner.models.dtype
     with torch.device("meta"):
         model = SanaTransformer2DModel(**shape.transformer).eval()
-    model.load_state_dict(runner.models.transformer.state_dict(), assign=True)
+    weights = runner.models.transformer.state_dict()
+    model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)  # ours may be packed too
     if compiled:
         model.compile()
     latents = torch.randn(2 * batch, model.config.in_channels, side, side, device=device, dtype=dtype)

@@ -90,6 +90,8 @@ def make_runner(shape: Shape, device: torch.device, dtype: torch.dtype, quantiza
         randomize(module, seed)
     decoder.to(memory_format=torch.channels_last)
     decoder.freeze()
+    if device.type == "cuda":
+        transformer.pack()
     if quantization == "fp8":
         quantize_transformer(transformer)
     solver = SolverConfig(scm=shape.sprint)

@@ -68,6 +68,8 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
         transformer = SanaTransformer(checkpoint.transformer)
         decoder = DCAEDecoder(checkpoint.decoder)
     load_weights(transformer, checkpoint.transformer_weights(dtype), dtype, device, source)
+    if device.type == "cuda":
+        transformer.pack()
     if quantization == "fp8":
         quantize_transformer(transformer)
     vae = checkpoint.parts["vae"]

@@ -12,7 +12,7 @@ In FP8: the projections of self-attention, query and output of cross-attention, 
 import torch
 from torch import nn
 
-from kernels.fp8_linear import fp8_linear, quantize_rows_reference
+from kernels.fp8_linear import QuantizedRows, fp8_linear, quantize_rows_reference
 
 from .config import QUANTIZATIONS
 from .errors import DeviceError
@@ -29,12 +29,12 @@ class FP8Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear | PointwiseConv) -> None:
         super().__init__()
-        stored, scale = quantize_rows_reference(layer.weight.flatten(1))
+        stored, scale, _ = quantize_rows_reference(layer.weight.flatten(1))
         self.register_buffer("weight", stored)
         self.register_buffer("weight_scale", scale)
         self.bias = layer.bias
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | QuantizedRows) -> torch.Tensor:
         return fp8_linear(x, self.weight, self.weight_scale, self.bias)
 
 
@@ -54,8 +54,12 @@ def check_quantization(name: str, device: torch.device) -> None:
 def quantize_transformer(transformer: SanaTransformer) -> None:
     """Replaces the layers named above, one at a time: their weights in the old dtype are released as it goes."""
     for block in transformer.blocks:
+        block.fp8 = True
+        packed = block.attn1.to_qkv is not None
+        if packed:
+            del block.attn1.to_q, block.attn1.to_k, block.attn1.to_v  # views of the weight that is replaced
         for owner, names in (
-            (block.attn1, ("to_q", "to_k", "to_v")),
+            (block.attn1, ("to_qkv",) if packed else ("to_q", "to_k", "to_v")),
             (block.attn1.to_out, ("0",)),
             (block.attn2, ("to_q",)),
             (block.attn2.to_out, ("0",)),

@@ -116,16 +116,6 @@ class TokenLayout:
         first = next((i for i, (start, stop) in enumerate(self.texts) if stop - start == 1), len(self.texts))
         return range(first, len(self.texts))
 
-    @cached_property
-    def single_text_rows(self) -> torch.Tensor:
-        """Text row of each image that has one, int64 [singles]."""
-        return torch.tensor([self.texts[i][0] for i in self.single_text_images], device=self.device)
-
-    @cached_property
-    def single_text_index(self) -> torch.Tensor:
-        """For each row behind `attended`, its place in `single_text_rows`, int64."""
-        return self.image_index[self.attended :] - self.single_text_images.start
-
     @property
     def attended(self) -> int:
         """Leading rows whose cross-attention has more than one key."""

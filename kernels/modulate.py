@@ -1,4 +1,7 @@
-"""AdaLN modulation and gating with one vector per image (DiT, section 3.2): layer_norm(x) * (1 + scale) + shift."""
+"""AdaLN modulation and gating with one vector per image (DiT, section 3.2): layer_norm(x) * (1 + scale) + shift.
+
+A residual before the norm, gated or not, is added in the same pass; with `fp8` the result comes quantized by rows.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +9,7 @@ import triton
 import triton.language as tl
 
 from .dispatch import block_of, runs_kernels
+from .fp8_linear import FP8, TINY, QuantizedRows, quantize, quantize_rows_reference
 from .layout import TokenLayout
 
 ELEMENTS = 4096
@@ -13,90 +17,142 @@ ELEMENTS = 4096
 
 
 def modulate(
-    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
-) -> torch.Tensor:
+    x: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+    fp8: bool = False,
+) -> torch.Tensor | QuantizedRows:
     """x: [T, C]; shift, scale: [N, C], any stride over N. Returns [T, C]."""
     if not runs_kernels(x):
-        return modulate_reference(x, shift, scale, layout, eps)
-    out = torch.empty_like(x)
-    launch_modulate(x, None, None, shift, scale, out, layout, eps)
-    return out
+        return modulate_reference(x, shift, scale, layout, eps, fp8)
+    return launch_modulate(x, None, None, None, None, shift, scale, layout, eps, fp8)
 
 
 def add_modulate(
-    x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """x + y, and that modulated: a residual and the norm that follows it in one pass. Shapes as in `modulate`."""
+    x: torch.Tensor,
+    y: torch.Tensor,
+    constants: torch.Tensor | None,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+    fp8: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
+    """x + the output of cross-attention, and that modulated. Shapes as in `modulate`, but for
+
+    y: [layout.attended, C]; constants: what the rows behind them add, one vector per image, [N, C] or None.
+    """
     if not runs_kernels(x):
-        added = x + y
-        return added, modulate_reference(added, shift, scale, layout, eps)
-    added, out = torch.empty_like(x), torch.empty_like(x)
-    launch_modulate(x, y, added, shift, scale, out, layout, eps)
-    return added, out
+        added = x + (y if constants is None else torch.cat([y, constants[layout.image_index[layout.attended :]]]))
+        return added, modulate_reference(added, shift, scale, layout, eps, fp8)
+    added = torch.empty_like(x)
+    return added, launch_modulate(x, None, y, constants, added, shift, scale, layout, eps, fp8)
 
 
-def gated_add(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N."""
+def gated_add_modulate(
+    x: torch.Tensor,
+    gate: torch.Tensor,
+    y: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+    fp8: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
+    """x + gate * y, and that modulated: the end of one block and the beginning of the next one."""
     if not runs_kernels(x):
-        return gated_add_reference(x, gate, y, layout)
+        added = gated_add_reference(x, gate, y, layout)
+        return added, modulate_reference(added, shift, scale, layout, eps, fp8)
+    added = torch.empty_like(x)
+    return added, launch_modulate(x, gate, y, None, added, shift, scale, layout, eps, fp8)
+
+
+def gated_add(
+    x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
+) -> torch.Tensor:
+    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N; y clamped to +-limit where there is one."""
+    if not runs_kernels(x):
+        return gated_add_reference(x, gate, y, layout, limit)
     rows, width = x.shape
     out = torch.empty_like(x)
     block = min(1024, block_of(width))
-    block_rows = ELEMENTS // block
+    block_rows = ELEMENTS // 2 // block  # a limit would spill registers with all of them
     _gated_add_kernel[(triton.cdiv(rows, block_rows), triton.cdiv(width, block))](
-        *(x, gate, y, out, layout.tables.image_index, rows, width, gate.stride(0)), ROWS=block_rows, BLOCK=block
+        *(x, gate, y, out, layout.tables.image_index, rows, width, gate.stride(0), limit), ROWS=block_rows, BLOCK=block
     )
     return out
 
 
 def launch_modulate(
     x: torch.Tensor,
+    gate: torch.Tensor | None,
     y: torch.Tensor | None,
+    constants: torch.Tensor | None,
     added: torch.Tensor | None,
     shift: torch.Tensor,
     scale: torch.Tensor,
-    out: torch.Tensor,
     layout: TokenLayout,
     eps: float,
-) -> None:
+    fp8: bool,
+) -> torch.Tensor | QuantizedRows:
     rows, width = x.shape
+    out = torch.empty_like(x, dtype=FP8 if fp8 else x.dtype)
+    out_scale = x.new_empty(rows, dtype=torch.float32) if fp8 else None
     block = block_of(width)
     block_rows = max(1, ELEMENTS // block)
     _modulate_kernel[(triton.cdiv(rows, block_rows),)](
-        *(x, y, added, shift, scale, out, layout.tables.image_index, rows, width),
-        *(shift.stride(0), scale.stride(0), eps),
+        *(x, gate, y, constants, added, shift, scale, out, out_scale, layout.tables.image_index),
+        *(layout.attended, rows, width),
+        *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps, TINY),
         ROWS=block_rows,
         BLOCK=block,
     )
+    return out if out_scale is None else QuantizedRows(out, out_scale, x.dtype)
 
 
 def modulate_reference(
-    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6
-) -> torch.Tensor:
+    x: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    layout: TokenLayout,
+    eps: float = 1e-6,
+    fp8: bool = False,
+) -> torch.Tensor | QuantizedRows:
     """x: [T, C]; shift, scale: [N, C]. Returns [T, C]."""
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-    return torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
+    out = torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
+    return quantize_rows_reference(out) if fp8 else out
 
 
-def gated_add_reference(x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """x + gate * y with x, y: [T, C] and gate: [N, C]."""
-    return torch.addcmul(x, layout.spread(gate), y)
+def gated_add_reference(
+    x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
+) -> torch.Tensor:
+    """Arguments and result as of `gated_add`."""
+    return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["attended"])  # it changes from step to step
 def _modulate_kernel(
     x: tl.tensor,
+    gate: tl.tensor,  # None where there is none
     y: tl.tensor,  # None, as `added`, where nothing is added before the norm
+    constants: tl.tensor,  # None where y has a row for every row of x
     added: tl.tensor,
     shift: tl.tensor,
     scale: tl.tensor,
     out: tl.tensor,
+    out_scale: tl.tensor,  # None where out is not quantized
     image_index: tl.tensor,
+    attended: int,
     rows: int,
     width: int,
+    gate_image: int,
     shift_image: int,
     scale_image: int,
     eps: float,
+    tiny: float,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -104,15 +160,26 @@ def _modulate_kernel(
     column = tl.arange(0, BLOCK)[None, :]
     mask = (row < rows)[:, None] & (column < width)
     place = row[:, None] * width + column
+    image = tl.load(image_index + row, row < rows, 0)[:, None]
     value = tl.load(x + place, mask, 0.0).to(tl.float32)
     if y is not None:
-        value += tl.load(y + place, mask, 0.0).to(tl.float32)
+        if constants is None:
+            branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+        else:
+            asked = (row < attended)[:, None]
+            branch = tl.load(y + place, mask & asked, 0.0).to(tl.float32)
+            branch += tl.load(constants + image * width + column, mask & (asked == 0), 0.0).to(tl.float32)
+        if gate is not None:
+            branch *= tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
+        value += branch
         tl.store(added + place, value.to(added.dtype.element_ty), mask)
     centred = tl.where(mask, value - (tl.sum(value, 1) / width)[:, None], 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 1) / width + eps)[:, None]
-    image = tl.load(image_index + row, row < rows, 0)[:, None]
     factor = 1 + tl.load(scale + image * scale_image + column, mask, 0.0).to(tl.float32)
     result = normed * factor + tl.load(shift + image * shift_image + column, mask, 0.0).to(tl.float32)
+    if out_scale is not None:
+        result, own = quantize(result, tiny)
+        tl.store(out_scale + row, own, row < rows)
     tl.store(out + place, result.to(out.dtype.element_ty), mask)
 
 
@@ -126,6 +193,7 @@ def _gated_add_kernel(
     rows: int,
     width: int,
     gate_image: int,
+    limit: float | None,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -135,5 +203,8 @@ def _gated_add_kernel(
     place = row[:, None] * width + column
     image = tl.load(image_index + row, row < rows, 0)[:, None]
     factor = tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
-    value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * tl.load(y + place, mask, 0.0).to(tl.float32)
+    branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+    if limit is not None:
+        branch = tl.clamp(branch, -limit, limit, propagate_nan=tl.PropagateNan.ALL)
+    value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * branch
     tl.store(out + place, value.to(out.dtype.element_ty), mask)

@@ -42,10 +42,45 @@ def rms_norm_reference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, eps: float = 1e-5
 ) -> torch.Tensor:
     """The norm alone. x: [..., C]; weight, bias: [C]. Returns the shape of x in the dtype of weight."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # no fp32 copy of x
-    inverse = torch.rsqrt(norm.square() / x.shape[-1] + eps)
-    normed = (x * inverse).to(weight.dtype)
+    normed = (x * inverse_rms_reference(x, eps)[..., None]).to(weight.dtype)
     return normed * weight if bias is None else torch.addcmul(bias, normed, weight)
+
+
+def inverse_rms(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    """1 / sqrt(mean(x^2) + eps) of every row, for an op that applies it itself. x: [T, C], rows any stride apart."""
+    if not runs_kernels(x):
+        return inverse_rms_reference(x, eps)
+    rows, width = x.shape
+    out = x.new_empty(rows, dtype=torch.float32)
+    block = block_of(width)
+    block_rows = max(1, ELEMENTS // block)
+    _inverse_rms_kernel[(triton.cdiv(rows, block_rows),)](
+        *(x, out, rows, width, x.stride(0), eps), ROWS=block_rows, BLOCK=block
+    )
+    return out
+
+
+def inverse_rms_reference(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    """1 / sqrt(mean(x^2) + eps) of every row of x [..., C], fp32 [...]."""
+    norm = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32)  # no fp32 copy of x
+    return torch.rsqrt(norm.square() / x.shape[-1] + eps)
+
+
+@triton.jit
+def _inverse_rms_kernel(
+    x: tl.tensor,
+    out: tl.tensor,
+    rows: int,
+    width: int,
+    stride: int,
+    eps: float,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    column = tl.arange(0, BLOCK)[None, :]
+    value = tl.load(x + row[:, None] * stride + column, (row < rows)[:, None] & (column < width), 0.0).to(tl.float32)
+    tl.store(out + row, tl.rsqrt(tl.sum(value * value, 1) / width + eps), row < rows)
 
 
 @triton.jit

@@ -164,7 +164,7 @@ class GLUMBConv(nn.Module):
         return out
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = F.silu(self.conv_inverted(x)).movedim(1, -1)  # [N, H, W, 8C]
+        hidden = self.conv_inverted(x).movedim(1, -1)  # [N, H, W, 8C]
         layout = image_layout(*hidden.shape[:3], hidden.device)
         gated = glu_conv(hidden.flatten(0, 2), self.conv_depth.weight, self.conv_depth.bias, layout)
         return self.norm(self.conv_point(gated.view(*hidden.shape[:3], -1).movedim(-1, 1)), residual=x)

@@ -1,4 +1,6 @@
-"""Operations on token rows in which a row does not depend on how many others there are, on the CPU in fp32."""
+"""Matrix products of token rows in which a row does not depend on how many others there are, on the CPU in fp32."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +10,6 @@ MIN_ROWS = 16
 """MKL sums a product of fewer rows in another order, as torch 2.13 shows: up to 15 rows with AVX-512 of Intel, up to 11
 on AMD. From 16 on every row is the same to the last bit at the demo's widths; at the widths of a released SANA on one
 thread, while Intel's MKL with several cuts a product of up to 511 rows between them by its size."""
-SLICE = 2**15
-"""Elements below which torch gives a pointwise operation to one thread."""
-VECTOR = 64
-"""Elements of which a multiple needs no scalar instructions at its end, in any dtype and instruction set."""
 
 
 class Linear(nn.Linear):
@@ -21,32 +19,22 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+def pack(layers: Sequence[nn.Linear]) -> Linear:
+    """One layer that computes what `layers` do, end to end. Their weights become views of its own."""
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    with torch.device("meta"):
+        packed = Linear(weight.shape[1], weight.shape[0], bias is not None)
+    packed.weight = nn.Parameter(weight, requires_grad=False)
+    packed.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    for i, layer in enumerate(layers):
+        layer.weight = nn.Parameter(weight.chunk(len(layers))[i], requires_grad=False)
+    return packed
+
+
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x: [T, C], weight: [out, C]. Too few rows are filled up with zeros."""
     rows = x.shape[0]
     if rows >= MIN_ROWS or x.device.type != "cpu":
         return F.linear(x, weight, bias)
     return F.linear(F.pad(x, (0, 0, 0, MIN_ROWS - rows)), weight, bias)[:rows]
-
-
-def silu(x: torch.Tensor) -> torch.Tensor:
-    """x: contiguous [T, C], overwritten where no gradient is wanted.
-
-    torch cuts it between threads wherever that comes, and what is no whole vector at the end of a piece gets a scalar
-    exp, another one in the last bit. So the first call has pieces of whole vectors, the second is for one thread.
-    """
-    if x.device.type != "cpu" or x.requires_grad:
-        return F.silu(x)
-    values = x.view(-1)
-    even = evenly_cut(len(values), torch.get_num_threads())
-    F.silu(values[:even], inplace=True)
-    F.silu(values[even:], inplace=True)
-    return x
-
-
-def evenly_cut(elements: int, threads: int) -> int:
-    """The most of them that torch cuts into pieces of whole vectors."""
-    pieces = min(threads, -(-elements // SLICE))
-    if pieces <= 1:
-        return elements
-    return max(elements - elements % (pieces * VECTOR), (pieces - 1) * SLICE)

@@ -10,17 +10,20 @@ import torch
 from torch import nn
 
 from kernels.cross_attention import cross_attention
+from kernels.fp8_linear import QuantizedRows
 from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention
-from kernels.modulate import add_modulate, gated_add, modulate
+from kernels.modulate import add_modulate, gated_add, gated_add_modulate, modulate
 from kernels.rms_norm import rms_norm
 
 from ..errors import CheckpointError
 from .embeddings import TimeEmbedding, position_embedding
-from .linear import Linear, linear, silu
+from .linear import Linear, linear, pack
 
 FLOAT16_MAX = 65504.0
+HEAD_EPS = 1e-6
+"""Of the norm before proj_out, which no config changes."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """The projections of self- or cross-attention; the attention itself is an op of `kernels`."""
+    """The projections of self- or cross-attention, around an op of `kernels`."""
 
     def __init__(self, config: SanaConfig, heads: int, head_dim: int, bias: bool) -> None:
         super().__init__()
@@ -146,9 +149,40 @@ class Attention(nn.Module):
         self.to_q = Linear(config.width, inner, bias=bias)
         self.to_k = Linear(config.width, inner, bias=bias)
         self.to_v = Linear(config.width, inner, bias=bias)
+        self.register_module("to_qkv", None)  # until `pack`
         self.to_out = nn.ModuleList([Linear(inner, config.width)])
         self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
+
+    @property
+    def norm_weights(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[()]:
+        """Of queries and keys; none without norms."""
+        if isinstance(self.norm_q, RMSNorm) and isinstance(self.norm_k, RMSNorm):
+            return self.norm_q.weight, self.norm_k.weight
+        return ()
+
+    def self_attention(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
+        if self.to_qkv is None:
+            q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
+        else:
+            q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        return self.output(linear_attention(q, k, v, layout, *self.norm_weights))
+
+    def pack(self) -> None:
+        """From now on one product makes q, k and v of self-attention: x is read once."""
+        self.to_qkv = pack((self.to_q, self.to_k, self.to_v))
+
+    def cross_attention(
+        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The output for the rows of x, [layout.attended, width], and what the first text row of each image gives.
+
+        That is all for images with one text row (an empty negative prompt): softmax over one key is 1.
+        """
+        attended = self.output(cross_attention(self.queries(x), keys, values, layout))
+        if not layout.single_text_images:
+            return attended, None
+        return attended, self.output(values.index_select(0, layout.tables.texts[:, 0]))  # [N, width]
 
     def queries(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
@@ -173,15 +207,15 @@ class GLUMBConv(nn.Module):
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
         self.conv_point = PointwiseConv(hidden, config.width, bias=False)
 
-    def forward(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        x = silu(self.conv_inverted(x))
-        return self.conv_point(glu_conv(x, self.conv_depth.weight, self.conv_depth.bias, layout))
+    def forward(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
+        return self.conv_point(glu_conv(self.conv_inverted(x), self.conv_depth.weight, self.conv_depth.bias, layout))
 
 
 class SanaBlock(nn.Module):
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.eps, self.clamp = config.norm_eps, config.clamp_attention
+        self.fp8 = False  # the products behind the norms take their rows quantized
+        self.eps, self.limit = config.norm_eps, FLOAT16_MAX if config.clamp_attention else None
         self.attn1 = Attention(config, config.num_attention_heads, config.attention_head_dim, config.attention_bias)
         self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
         self.norm2 = nn.LayerNorm(config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine)
@@ -189,34 +223,32 @@ class SanaBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
 
     def forward(
-        self, x: torch.Tensor, layout: TokenLayout, modulation: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """x: [T, width]; modulation: [N, 6, width]; keys, values: [S, heads, D] of this layer."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)
-        attended = self.self_attention(modulate(x, shift1, scale1, layout, self.eps), layout)
-        x = gated_add(x, gate1, attended, layout)
+        self,
+        x: torch.Tensor,
+        hidden: torch.Tensor | QuantizedRows,
+        layout: TokenLayout,
+        modulation: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The block up to its last residual, which the next norm takes along.
+
+        Args:
+            x, hidden: [T, width], the second normed and modulated.
+            modulation: [N, 6, width] of this layer.
+            keys, values: [S, heads, D] of this layer.
+
+        Returns:
+            x, gate [N, width] and branch [T, width]: the block's output is x + gate * branch.
+        """
+        _, _, gate1, shift2, scale2, gate2 = modulation.unbind(1)
+        x = gated_add(x, gate1, self.attn1.self_attention(hidden, layout), layout, self.limit)
         if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
-        crossed = self.cross_attention(x, layout, keys, values)
-        x, hidden = add_modulate(x, crossed, shift2, scale2, layout, self.eps)
-        return gated_add(x, gate2, self.ff(hidden, layout), layout)
-
-    def self_attention(self, x: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-        attn = self.attn1
-        out = attn.output(linear_attention(attn.queries(x), attn.keys(x), attn.values(x), layout))
-        return out.clamp(-FLOAT16_MAX, FLOAT16_MAX) if self.clamp else out
-
-    def cross_attention(
-        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """Images with one text row (an empty negative prompt) need no queries: softmax over one key is 1."""
-        queries = self.attn2.queries(x[: layout.attended])
-        attended = self.attn2.output(cross_attention(queries, keys, values, layout))
-        if not layout.single_text_images:
-            return attended
-        constant = self.attn2.output(values[layout.single_text_rows])  # [singles, width]
-        return torch.cat([attended, constant[layout.single_text_index]])
+        crossed = self.attn2.cross_attention(x[: layout.attended], layout, keys, values)
+        x, hidden = add_modulate(x, *crossed, shift2, scale2, layout, self.eps, self.fp8)
+        return x, gate2, self.ff(hidden, layout)
 
 
 class SanaTransformer(nn.Module):
@@ -238,6 +270,11 @@ class SanaTransformer(nn.Module):
     def blocks(self) -> list[SanaBlock]:
         return cast(list[SanaBlock], self.transformer_blocks)
 
+    def pack(self) -> None:
+        """For a GPU, once the weights are there; on the CPU they may be views of the checkpoint's files."""
+        for block in self.blocks:
+            block.attn1.pack()
+
     def project_text(self, embeddings: torch.Tensor) -> PackedText:
         """Text embeddings [S, caption_channels] to the keys and values of all layers: once per prompt."""
         x = self.caption_norm(self.caption_projection(embeddings))
@@ -257,10 +294,20 @@ class SanaTransformer(nn.Module):
         if self.config.interpolation_scale is not None:
             x = (x + self.positions(layout)).to(x.dtype)
         modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
-        for block, keys, values in zip(self.blocks, text.keys.unbind(), text.values.unbind(), strict=True):
-            x = block(x, layout, modulation, keys, values)
-        shift, scale = (self.scale_shift_table + embedded[:, None]).unbind(1)
-        return self.proj_out(modulate(x, shift, scale, layout))
+        tables = torch.stack([block.scale_shift_table for block in self.blocks])
+        layers = (tables[:, None] + modulation).unbind()  # [N, 6, width] each
+        norms = [
+            (*layer[:, :2].unbind(1), layout, block.eps, block.fp8)
+            for block, layer in zip(self.blocks, layers, strict=True)
+        ]
+        norms.append((*(self.scale_shift_table + embedded[:, None]).unbind(1), layout, HEAD_EPS, False))
+        hidden = modulate(x, *norms[0])
+        for block, layer, norm, keys, values in zip(
+            self.blocks, layers, norms[1:], text.keys.unbind(), text.values.unbind(), strict=True
+        ):
+            x, gate, branch = block(x, hidden, layout, layer, keys, values)
+            x, hidden = gated_add_modulate(x, gate, branch, *norm)
+        return self.proj_out(hidden)
 
     def positions(self, layout: TokenLayout) -> torch.Tensor:
         """Sin-cos position embedding of the 2K and 4K checkpoints, fp32 [T, width]."""

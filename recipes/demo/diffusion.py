@@ -41,11 +41,11 @@ class Generator(nn.Module):
         self.transformer = SanaTransformer(config)
         self.probe = nn.Linear(config.width, sum(CLASSES))
         self.hidden = torch.empty(0)
-        self.transformer.blocks[ALIGNED_BLOCK].register_forward_hook(self.keep_hidden)
+        self.transformer.blocks[ALIGNED_BLOCK + 1].register_forward_pre_hook(self.keep_hidden)
         initialize(self.transformer)
 
-    def keep_hidden(self, block: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        self.hidden = output  # [T, width]
+    def keep_hidden(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.hidden = inputs[0]  # [T, width]
 
     def forward(self, x: torch.Tensor, times: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
         """x: [N, h, w, 32]; times in 0..1; rows: caption tokens, each for N / len(rows) images, empty ones last."""

@@ -1,4 +1,4 @@
-"""Two ops of `kernels`, rewritten for training on a CPU, where their autograd costs most of a step.
+"""Three ops of `kernels`, rewritten for training on a CPU, where their autograd costs most of a step.
 
 Same values up to the rounding of bf16; `use_training_ops` puts them in the place of the references for this process.
 """
@@ -11,11 +11,13 @@ import torch
 import engine.models.dc_ae_blocks
 import engine.models.sana
 from kernels.layout import TokenLayout
+from kernels.linear_attention import linear_attention_reference
 
 
 def use_training_ops() -> None:
     engine.models.dc_ae_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
     engine.models.sana.rms_norm = rms_norm  # type: ignore[attr-defined]
+    engine.models.sana.linear_attention = linear_attention  # type: ignore[attr-defined]
     engine.models.sana.cross_attention = cross_attention  # type: ignore[attr-defined]
 
 
@@ -56,6 +58,15 @@ class RMSNormFunction(torch.autograd.Function):
         mean = (product @ scale[:, None]) / scale.shape[0]
         grad_x = torch.addcmul(grad * scale, normed, mean, value=-1).mul_(inverse.to(grad.dtype))
         return grad_x, grad_weight, grad_bias, None
+
+
+def linear_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout, *norm_weights: torch.Tensor
+) -> torch.Tensor:
+    """The reference behind the norms of this file."""
+    if norm_weights:
+        q, k = (rms_norm(x.flatten(1), w).view_as(x) for x, w in zip((q, k), norm_weights, strict=True))
+    return linear_attention_reference(q, k, v, layout)
 
 
 def cross_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """FP8: what is quantized, where it is refused, and what it costs in the embedded checkpoint's pictures."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,21 @@ def test_the_large_products_and_no_others_are_quantized() -> None:
     weights_left = sum(p.numel() for p in transformer.parameters())
     assert stored + weights_left == kept
     assert all(m.weight.element_size() == 1 for m in transformer.modules() if isinstance(m, FP8Linear))
+
+
+def test_packed_projections_are_quantized_as_each_alone() -> None:
+    """As on a GPU: every output channel has its own scale."""
+    torch.manual_seed(0)
+    alone = SanaTransformer(SanaConfig(num_layers=1, num_attention_heads=2, num_cross_attention_heads=2))
+    packed = deepcopy(alone)
+    packed.pack()
+    for transformer in (alone, packed):
+        quantize_transformer(transformer)
+    attention = packed.blocks[0].attn1
+    assert not {"attn1.to_q", "attn1.to_k", "attn1.to_v"} & {name for name, _ in packed.blocks[0].named_modules()}
+    layers = [getattr(alone.blocks[0].attn1, name) for name in ("to_q", "to_k", "to_v")]
+    assert torch.equal(attention.to_qkv.weight.float(), torch.cat([layer.weight.float() for layer in layers]))
+    assert torch.equal(attention.to_qkv.weight_scale, torch.cat([layer.weight_scale for layer in layers]))
 
 
 @pytest.mark.parametrize(("capability", "fits"), [((8, 0), False), ((8, 6), False), ((8, 9), True), ((9, 0), True)])

@@ -3,10 +3,10 @@
 import inspect
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -60,8 +60,8 @@ class Launch:
         return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=self.options)
 
 
-def record(module: ModuleType, call: Callable[[], object]) -> list[Launch]:
-    """What `call` launches of the kernels of `module`; its tensors may be on the meta device."""
+def record(call: Callable[[], object]) -> list[Launch]:
+    """What `call` launches, of any op; its tensors may be on the meta device."""
     launches: list[Launch] = []
 
     class Recorder:
@@ -79,11 +79,12 @@ def record(module: ModuleType, call: Callable[[], object]) -> list[Launch]:
 
             return launch
 
-    kernels = {name: value for name, value in vars(module).items() if re.fullmatch(r"_\w+_kernel", name)}
-    assert kernels
+    modules = [module for name, module in sys.modules.items() if name.startswith("kernels.")]
     with pytest.MonkeyPatch.context() as patch:
-        for name, kernel in kernels.items():
-            patch.setattr(module, name, Recorder(kernel))
+        for module in modules:
+            for name, kernel in list(vars(module).items()):
+                if re.fullmatch(r"_\w+_kernel", name):
+                    patch.setattr(module, name, Recorder(kernel))
         call()
     return launches
 

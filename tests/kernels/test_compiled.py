@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -34,24 +33,24 @@ def tensor(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 class Case:
     """A call of a launcher; the matrix instructions that its kernels must contain."""
 
-    module: ModuleType
     call: Callable[[], object]
     matrix: dict[str, dict[int, str]] = field(default_factory=dict)
     least_capability: int = 80
 
 
-def linear_attention_case(dtype: torch.dtype) -> Case:
-    q, k, v = (tensor(LAYOUT.total, HEADS, 32, dtype=dtype) for _ in range(3))
+def linear_attention_case(dtype: torch.dtype, normed: bool = False) -> Case:
+    q, k, v = tensor(LAYOUT.total, 3, HEADS, 32, dtype=dtype).unbind(1)
+    weights = [tensor(WIDTH, dtype=dtype)] * 2 if normed else []
     matrix = {"_linear_attention_state_kernel": SMALL, "_linear_attention_kernel": LARGE}
     exact = dtype == torch.float32  # without the matrix units: these round to tf32
-    call = lambda: linear_attention.linear_attention(q, k, v, LAYOUT)  # noqa: E731
-    return Case(linear_attention, call, {} if exact else matrix)
+    call = lambda: linear_attention.linear_attention(q, k, v, LAYOUT, *weights)  # noqa: E731
+    return Case(call, {} if exact else matrix)
 
 
 def cross_attention_case(heads: int, width: int) -> Case:
     q, k, v = (tensor(rows, heads, width) for rows in (LAYOUT.attended, 301, 301))
     call = lambda: cross_attention.cross_attention(q, k, v, LAYOUT)  # noqa: E731
-    return Case(cross_attention, call, {"_cross_attention_kernel": LARGE})
+    return Case(call, {"_cross_attention_kernel": LARGE})
 
 
 def modulate_case() -> Case:
@@ -60,21 +59,36 @@ def modulate_case() -> Case:
 
     def call() -> None:
         modulate.modulate(x, shift, scale, LAYOUT)
-        modulate.add_modulate(x, y, shift, scale, LAYOUT)
+        modulate.add_modulate(x, y, None, shift, scale, LAYOUT)
+        modulate.add_modulate(x, y[: LAYOUT.attended], y[:2], shift, scale, LAYOUT)
+        modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT)
         modulate.gated_add(x, gate, y, LAYOUT)
+        modulate.gated_add(x, gate, y, LAYOUT, limit=65504.0)
 
-    return Case(modulate, call)
+    return Case(call)
+
+
+def modulate_fp8_case() -> Case:
+    x, y = tensor(LAYOUT.total, WIDTH), tensor(LAYOUT.total, WIDTH)
+    shift, scale, gate = tensor(2, 6, WIDTH).unbind(1)[:3]
+
+    def call() -> None:
+        modulate.modulate(x, shift, scale, LAYOUT, fp8=True)
+        modulate.add_modulate(x, y[: LAYOUT.attended], y[:2], shift, scale, LAYOUT, fp8=True)
+        modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT, fp8=True)
+
+    return Case(call, least_capability=89)
 
 
 def rms_norm_case(pixels: int, width: int) -> Case:
     """Over the heads of the transformer, and over a full-resolution picture of the autoencoder."""
     x, vector = tensor(pixels, width), tensor(width)
-    return Case(rms_norm, lambda: rms_norm.rms_norm(x, vector, vector, residual=x))
+    return Case(lambda: (rms_norm.rms_norm(x, vector, vector, residual=x), rms_norm.inverse_rms(x)))
 
 
 def glu_conv_case() -> Case:
     x, weight, bias = tensor(LAYOUT.total, 2 * FFN), tensor(2 * FFN, 1, 3, 3), tensor(2 * FFN)
-    return Case(glu_conv, lambda: glu_conv.glu_conv(x, weight, bias, LAYOUT))
+    return Case(lambda: glu_conv.glu_conv(x, weight, bias, LAYOUT))
 
 
 def guided_step_case() -> Case:
@@ -83,29 +97,31 @@ def guided_step_case() -> Case:
     coefficients = tensor(1024, 6, dtype=torch.float32)
     output = tensor(LAYOUT.total, 32)
     call = lambda: guided_step.guided_step(x, output, index, index, guidance, old, noise, coefficients)  # noqa: E731
-    return Case(guided_step, call)
+    return Case(call)
 
 
 def fp8_linear_case(inner: int, outer: int) -> Case:
     x, weight = tensor(LAYOUT.total, inner), tensor(outer, inner, dtype=fp8_linear.FP8)
     scale, bias = tensor(outer, dtype=torch.float32), tensor(outer)
     call = lambda: fp8_linear.fp8_linear(x, weight, scale, bias)  # noqa: E731
-    return Case(fp8_linear, call, {"_fp8_linear_kernel": FP8_PRODUCT}, least_capability=89)
+    return Case(call, {"_fp8_linear_kernel": FP8_PRODUCT}, least_capability=89)
 
 
 CASES = {
     "linear_attention-bf16": linear_attention_case(torch.bfloat16),
+    "linear_attention-normed": linear_attention_case(torch.bfloat16, normed=True),
     "linear_attention-fp32": linear_attention_case(torch.float32),
     "cross_attention-1.6B": cross_attention_case(20, 112),
     "cross_attention-0.6B": cross_attention_case(16, 72),
     "modulate": modulate_case(),
+    "modulate-fp8": modulate_fp8_case(),
     "rms_norm-heads": rms_norm_case(LAYOUT.total, WIDTH),
     "rms_norm-picture": rms_norm_case(4096 * 4096, 128),
     "glu_conv": glu_conv_case(),
     "guided_step": guided_step_case(),
     "fp8_linear-in": fp8_linear_case(WIDTH, 2 * FFN),
     "fp8_linear-out": fp8_linear_case(FFN, WIDTH),
-    "to_uint8": Case(to_uint8, lambda: to_uint8.to_uint8(tensor(3, 4096, 4096))),
+    "to_uint8": Case(lambda: to_uint8.to_uint8(tensor(3, 4096, 4096))),
 }
 
 
@@ -115,7 +131,7 @@ RUNS = [(name, cc) for name, case in CASES.items() for cc in SHARED_LIMITS if cc
 @pytest.mark.parametrize(("name", "capability"), RUNS)
 def test_compiles(name: str, capability: int, tmp_path: Path) -> None:
     case = CASES[name]
-    launches = record(case.module, case.call)
+    launches = record(case.call)
     assert launches
     for launch in launches:
         kernel = launch.compile(capability)
@@ -128,5 +144,5 @@ def test_compiles(name: str, capability: int, tmp_path: Path) -> None:
 
 
 def test_every_kernel_is_compiled() -> None:
-    launches = [launch for case in CASES.values() for launch in record(case.module, case.call)]
+    launches = [launch for case in CASES.values() for launch in record(case.call)]
     assert {launch.name for launch in launches} == kernel_names()

@@ -14,7 +14,7 @@ SHAPES = [(1, 16, 1), (5, 48, 9), (130, 80, 3), (3, 144, 130)]
 @pytest.mark.parametrize(("rows", "width"), [(1, 16), (7, 33), (3, 300)])
 def test_rows_are_quantized_to_the_whole_range(rows: int, width: int, dtype: torch.dtype) -> None:
     x = random(rows, width).to(dtype) * torch.tensor([1e-3, 1.0, 50.0]).repeat(3)[:rows, None].to(dtype)
-    stored, scale = quantize_rows(x)
+    stored, scale, _ = quantize_rows(x)
     assert (stored.dtype, scale.dtype) == (FP8, torch.float32)
     assert stored.float().abs().amax(-1).eq(FP8_MAX).all()
     assert_close(scale, x.double().abs().amax(-1) / FP8_MAX)
@@ -24,7 +24,7 @@ def test_rows_are_quantized_to_the_whole_range(rows: int, width: int, dtype: tor
 
 
 def test_a_row_of_zeros_gives_the_bias() -> None:
-    weight, weight_scale = quantize_rows(random(4, 16, seed=1))
+    weight, weight_scale, _ = quantize_rows(random(4, 16, seed=1))
     bias = random(4, seed=2)
     assert torch.equal(fp8_linear(torch.zeros(3, 16), weight, weight_scale, bias), bias.expand(3, 4))
 
@@ -33,17 +33,19 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
 def test_the_product_is_that_of_the_stored_values(m: int, k: int, n: int, with_bias: bool) -> None:
     x, bias = random(m, k), random(n, seed=2) if with_bias else None
-    weight, weight_scale = quantize_rows(random(n, k, seed=1))
-    stored, scale = quantize_rows(x)
+    weight, weight_scale, _ = quantize_rows(random(n, k, seed=1))
+    stored, scale, _ = quantize_rows(x)
     expected = (stored.double() * scale.double()[:, None]) @ (weight.double() * weight_scale.double()[:, None]).T
-    assert_close(fp8_linear(x, weight, weight_scale, bias), expected if bias is None else expected + bias, 1e-6)
+    expected = expected if bias is None else expected + bias
+    assert_close(fp8_linear(x, weight, weight_scale, bias), expected, 1e-6)
+    assert_close(fp8_linear(quantize_rows(x), weight, weight_scale, bias), expected, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_error_of_fp8(dtype: torch.dtype) -> None:
     """3 bits of mantissa on either side: about 2.6 % each, independent, 3.7 % together."""
     x, full = random(64, 256).to(dtype), random(32, 256, seed=1)
-    weight, weight_scale = quantize_rows(full)
+    weight, weight_scale, _ = quantize_rows(full)
     out = fp8_linear(x, weight, weight_scale, None)
     exact = x.double() @ full.double().T
     assert out.dtype == dtype
@@ -54,7 +56,7 @@ def test_the_error_of_fp8(dtype: torch.dtype) -> None:
 def test_a_nan_stays_in_its_row() -> None:
     x = random(4, 32)
     x[2, 5] = float("nan")
-    weight, weight_scale = quantize_rows(random(6, 32, seed=1))
+    weight, weight_scale, _ = quantize_rows(random(6, 32, seed=1))
     out = fp8_linear(x, weight, weight_scale, None)
     assert out[2].isnan().all()
     assert out[[0, 1, 3]].isfinite().all()

@@ -82,3 +82,21 @@ def test_heads_may_lie_apart_in_memory() -> None:
     qkv = random(layout.total, 2, 3, 8)
     expected = linear_attention(*(part.contiguous() for part in qkv.unbind(2)), layout)
     assert torch.equal(linear_attention(*qkv.unbind(2), layout), expected)
+
+
+@pytest.mark.parametrize("layout", random_layouts(2), ids=lambda layout: str(layout.sizes))
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_queries_and_keys_are_normalised_over_all_heads(layout: TokenLayout, dtype: torch.dtype) -> None:
+    """In the views that one packed projection gives."""
+    q, k, v = (50 * random(layout.total, 3, 2, 24, seed=1)).to(dtype).unbind(1)
+    q_weight, k_weight = (random(2 * 24, seed=s, dtype=dtype) for s in (2, 3))
+    out = linear_attention(q, k, v, layout, q_weight, k_weight)
+    normed = []
+    for x, weight in ((q, q_weight), (k, k_weight)):
+        wide = x.double().flatten(1)
+        inverse = (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+        normed.append((wide * inverse * weight.double()).view_as(x))
+    for image in range(len(layout.sizes)):
+        r = rows(layout, image)
+        tolerance = 2e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
+        assert_close(out[r], quadratic(normed[0][r], normed[1][r], v[r]), tolerance)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kernels.rms_norm import rms_norm
+from kernels.rms_norm import inverse_rms, rms_norm
 
 from .packs import assert_close, random
 
@@ -48,3 +48,13 @@ def test_rows_of_a_strided_view() -> None:
     assert_close(rms_norm(rows, weight), expected)
     band = rows.contiguous()[:, 1:3]
     assert_close(rms_norm(band, weight, residual=band), expected[:, 1:3] + band)
+
+
+@pytest.mark.parametrize("width", [1, 33, 130])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_inverse_alone_of_rows_that_lie_apart(width: int, dtype: torch.dtype) -> None:
+    x = (random(37, 3, width) * torch.tensor([1.0, 1e-3, 100.0])[:, None]).to(dtype)
+    for part in x.unbind(1):
+        out = inverse_rms(part)
+        assert out.dtype == torch.float32
+        assert_close(out, (part.double().square().mean(-1) + 1e-5).rsqrt())

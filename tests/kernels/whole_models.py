@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks.random_models import randomize, shape_of
 from engine.models.dc_ae import DCAEConfig, DCAEDecoder
 from engine.models.sana import SanaConfig, SanaTransformer
+from engine.quantize import quantize_transformer
 
 from .packs import INTERPRETED, SIZES, TEXT_LENGTHS, assert_close, make_layout, random
 
@@ -37,8 +38,24 @@ def test_a_transformer(family: str) -> None:
         text = model.project_text(random(sum(TEXT_LENGTHS), config.caption_channels))
         tokens, times = random(layout.total, config.in_channels), torch.linspace(1, 999, len(SIZES))
         fast = model(tokens, layout, times, text)
+        model.pack()  # as on a GPU
+        packed = model(tokens, layout, times, text)
     slow = model(tokens.requires_grad_(), layout, times, text).detach()
     assert_close(fast, slow, relative=1e-5)
+    assert_close(packed, slow, relative=1e-5)
+
+
+def test_a_transformer_in_fp8() -> None:
+    """Roundings of 3 bits fall to either side between kernels and references: alike, not equal."""
+    model, layout = made(SanaTransformer(SanaConfig.from_dict(TINY.transformer))), make_layout()
+    model.pack()
+    quantize_transformer(model)
+    with torch.no_grad():
+        text = model.project_text(random(sum(TEXT_LENGTHS), model.config.caption_channels))
+        tokens, times = random(layout.total, model.config.in_channels), torch.linspace(1, 999, len(SIZES))
+        fast = model(tokens, layout, times, text)
+    slow = model(tokens.requires_grad_(), layout, times, text).detach()
+    assert_close(fast, slow, relative=0.03)
 
 
 def test_a_decoder() -> None:

@@ -85,9 +85,10 @@ def test_rms_norm_and_its_gradients(biased: bool) -> None:
 def test_training_ops_take_the_places_of_what_the_models_call(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same loss with and without them, and both were really called."""
     called = []
-    for module, name in ((sana, "rms_norm"), (sana, "cross_attention"), (dc_ae_blocks, "rms_norm")):
+    names = ("rms_norm", "linear_attention", "cross_attention")
+    for module, name in (*((sana, name) for name in names), (dc_ae_blocks, "rms_norm")):
         monkeypatch.setattr(module, name, getattr(module, name))  # so that they come back after the test
-    for name in ("rms_norm", "cross_attention"):
+    for name in names:
         op = getattr(training_ops, name)
         monkeypatch.setattr(training_ops, name, lambda *a, _op=op, **k: (called.append(_op.__name__), _op(*a, **k))[1])
     torch.manual_seed(0)
@@ -98,7 +99,7 @@ def test_training_ops_take_the_places_of_what_the_models_call(work: Path, monkey
         torch.manual_seed(1)
         losses.append(flow_loss(model, data, 16, Random(0))[1].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert set(called) == {"rms_norm", "cross_attention"}
+    assert set(called) == set(names)
 
 
 def test_cross_attention_of_images_that_share_texts() -> None:

@@ -8,6 +8,7 @@ from diffusers import SanaTransformer2DModel
 
 from engine.models.sana import FLOAT16_MAX, SanaConfig, SanaTransformer
 from kernels.layout import TokenLayout
+from kernels.modulate import gated_add
 
 from ...checkpoints import random_transformer
 from ...reference import REL, relative_error
@@ -36,7 +37,9 @@ def ours(clamp: bool, dtype: torch.dtype) -> SanaTransformer:
 @torch.inference_mode()
 def attention_output(clamp: bool, dtype: torch.dtype) -> torch.Tensor:
     x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
-    return ours(clamp, dtype).transformer_blocks[0].self_attention(x, LAYOUT)
+    block = ours(clamp, dtype).blocks[0]
+    out = block.attn1.self_attention(x, LAYOUT)
+    return gated_add(torch.zeros_like(x), torch.ones_like(x[:1]), out, LAYOUT, block.limit)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -141,3 +141,19 @@ def test_absent_settings_take_the_defaults_of_diffusers() -> None:
     theirs = inspect.signature(SanaTransformer2DModel.__init__).parameters
     for name in SanaConfig.__dataclass_fields__.keys() & theirs.keys():
         assert getattr(ours, name) == theirs[name].default, name
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_product_for_queries_keys_and_values(name: str) -> None:
+    """As on a GPU: the same values, under the same names, in one place."""
+    theirs, ours = models(name)
+    packed = SanaTransformer(ours.config).eval()
+    packed.load_state_dict(theirs.state_dict())
+    packed.pack()
+    attention, state = packed.blocks[0].attn1, packed.state_dict()
+    assert attention.to_k.weight.untyped_storage().data_ptr() == attention.to_qkv.weight.untyped_storage().data_ptr()
+    assert all(torch.equal(state[key], weight) for key, weight in theirs.state_dict().items())
+    x, layout = torch.randn(17, ours.config.width), TokenLayout(((3, 4), (5, 1)), ((0, 2), (2, 3)), CPU)
+    with torch.inference_mode():
+        out, expected = (model.blocks[0].attn1.self_attention(x, layout) for model in (packed, ours))
+    assert relative_error(out, expected) <= REL

@@ -1,0 +1,37 @@
+"""SiLU of token rows for the references, in which a row does not depend on how many others there are, on the CPU.
+
+silu(x) = x / (1 + exp(-x)). The kernels compute it where they load.
+"""
+
+import torch
+import torch.nn.functional as F
+
+SLICE = 2**15
+"""Elements below which torch gives a pointwise operation to one thread."""
+VECTOR = 64
+"""Elements of which a multiple needs no scalar instructions at its end, in any dtype and instruction set."""
+
+
+def silu_reference(x: torch.Tensor) -> torch.Tensor:
+    """x of any shape. Returns a contiguous tensor.
+
+    torch cuts it between threads wherever that comes, and what is no whole vector at the end of a piece gets a scalar
+    exp, another one in the last bit. So the first call has pieces of whole vectors, the second is for one thread.
+    """
+    if x.device.type != "cpu" or x.requires_grad:
+        return F.silu(x)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    source, target = x.view(-1), out.view(-1)
+    even = evenly_cut(len(source), torch.get_num_threads())
+    for part in (slice(even), slice(even, None)):
+        torch.ops.aten.silu.out(source[part], out=target[part])
+    return out
+
+
+def evenly_cut(elements: int, threads: int) -> int:
+    """The most of them that torch cuts into pieces of whole vectors."""
+    pieces = min(threads, -(-elements // SLICE))
+    if pieces <= 1:
+        return elements
+    return max(elements - elements % (pieces * VECTOR), (pieces - 1) * SLICE)
