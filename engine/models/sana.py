@@ -215,8 +215,9 @@ class SanaBlock(nn.Module):
         attended = self.attn2.output(cross_attention(queries, keys, values, layout))
         if not layout.single_text_images:
             return attended
-        constant = self.attn2.output(values[layout.single_text_rows])  # [singles, width]
-        return torch.cat([attended, constant[layout.single_text_index]])
+        tables = layout.tables
+        constant = self.attn2.output(values[tables.texts[:, 0].long()])  # [N, width], read for those images alone
+        return torch.cat([attended, constant[tables.image_index[layout.attended :]]])
 
 
 class SanaTransformer(nn.Module):
@@ -251,11 +252,15 @@ class SanaTransformer(nn.Module):
         timesteps: torch.Tensor,
         text: PackedText,
         guidance: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens: [T, in_channels]; timesteps, guidance: [N] (guidance for Sprint only). Returns [T, in_channels]."""
+        """tokens: [T, in_channels]; timesteps, guidance: [N] (guidance for Sprint only). Returns [T, in_channels].
+
+        positions: as of `positions`, for those who keep it from step to step.
+        """
         x = self.patch_embed(tokens)
         if self.config.interpolation_scale is not None:
-            x = (x + self.positions(layout)).to(x.dtype)
+            x = (x + (self.positions(layout) if positions is None else positions)).to(x.dtype)
         modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
         for block, keys, values in zip(self.blocks, text.keys.unbind(), text.values.unbind(), strict=True):
             x = block(x, layout, modulation, keys, values)
