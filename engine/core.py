@@ -26,6 +26,7 @@ from .request import Batch, Phase, Request
 from .runner import ModelRunner, state_of
 from .scheduler import Scheduler
 from .stats import StepReport
+from .stopwatch import Stopwatch
 from .types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
 from .warmup import measure_costs
 
@@ -55,6 +56,7 @@ class EngineCore:
         self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes, config.exact)
         self.model = describe(checkpoint, device, dtype)
         self.memory = memory_model(checkpoint, device, dtype)
+        self.runner.capture_graphs(config.max_batch_tokens)
         costs = measure_costs(self.runner, self.model)
         log.info("%s is warm on %s in %s after %.1f s", self.model.id, device, dtype, time.monotonic() - started)
         self.scheduler = Scheduler(
@@ -65,6 +67,7 @@ class EngineCore:
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
         self._places = threading.BoundedSemaphore(MAX_PICTURES)
         self._costs_lock = threading.Lock()
+        self._unsettled: tuple[Batch, Stopwatch, int] | None = None
 
     @property
     def busy(self) -> bool:
@@ -87,32 +90,43 @@ class EngineCore:
     def step(self) -> None:
         """Advances the engine by one batch."""
         self.advance(self.scheduler.schedule(time.monotonic()))
+        if not self.busy:
+            self.settle()
 
     def close(self) -> None:
         """Waits for images being encoded."""
         self._encoders.shutdown()
 
     def advance(self, batch: Batch) -> None:
-        started = time.monotonic()
         try:
             self.run(batch)
         except Exception as error:
             self.recover(batch, error)
         else:
-            self.update(batch, started)
+            self.update(batch)
 
     def run(self, batch: Batch) -> None:
+        """Gives the device its next work. It is waited for when the work after it is queued: no device idles."""
+        if batch.phase is Phase.DECODE:
+            self.decode(batch.requests[0])
+            return
+        watch, graph_tokens = Stopwatch(self.runner.device), 0
         if batch.phase is Phase.ENCODE:
             self.begin(batch)
             self.runner.encode(batch.requests)
-            self.runner.synchronize()
-        elif batch.phase is Phase.DENOISE:
-            self.runner.denoise(batch.requests)
-            self.runner.synchronize()
         else:
-            self.decode(batch.requests[0])
+            graph_tokens = self.runner.denoise(batch.requests)
+        watch.stop()
+        self.settle()
+        self._unsettled = (batch, watch, graph_tokens)
 
-    def update(self, batch: Batch, started: float) -> None:
+    def settle(self) -> None:
+        """Waits for the work before the last one queued, and reports it."""
+        if self._unsettled is not None:
+            (batch, watch, graph_tokens), self._unsettled = self._unsettled, None
+            self.report(batch, watch.seconds(), graph_tokens)
+
+    def update(self, batch: Batch) -> None:
         """What a batch has changed, told."""
         now = time.monotonic()
         for request in batch.requests:
@@ -123,8 +137,6 @@ class EngineCore:
                 request.denoised = now
                 steps = request.params.num_inference_steps
                 self._emit(Progress(request.request_id, request.image_index, request.step, steps))
-        if batch.phase is not Phase.DECODE:  # its seconds are known when the decoder's stream is done
-            self.report(batch, now - started)
 
     def begin(self, batch: Batch) -> None:
         now = time.monotonic()
@@ -176,7 +188,7 @@ class EngineCore:
             wait((before,))  # it was begun first; a preview told after its image would replace it on the screen
         self._emit(event)
 
-    def report(self, batch: Batch, seconds: float) -> None:
+    def report(self, batch: Batch, seconds: float, graph_tokens: int = 0) -> None:
         denoise, decode = batch.phase is Phase.DENOISE, batch.phase is Phase.DECODE
         report = StepReport(
             worker=self._index,
@@ -190,6 +202,7 @@ class EngineCore:
             prompt_cache_hits=self.runner.cache.hits,
             prompt_cache_misses=self.runner.cache.misses,
             memory_bytes=self.runner.memory_bytes,
+            graph_tokens=graph_tokens,
         )
         with self._costs_lock:
             self.scheduler.costs = self.scheduler.costs.corrected(report)

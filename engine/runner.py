@@ -1,21 +1,21 @@
 """What runs on the device: encode prompts, one denoise step for a packed batch, decode an image. Holds the models."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from kernels.guided_step import guided_step
-from kernels.layout import TokenLayout
+from kernels.layout import upload
 from kernels.to_uint8 import to_uint8
 
 from .checkpoint import Checkpoint
 from .errors import GenerationFailed
+from .graphs import GraphRunner
 from .loader import Models
 from .memory import held_memory
 from .models.dc_ae import BAND_ELEMENTS
 from .models.sana import PackedText
+from .pack import Pack, build_pack, denoise_step, places_of, step_table
 from .prompts import MAX_PROMPTS, Prompt, PromptCache, PromptEncoder
 from .request import Request
 from .solver import Schedule, dpmpp_2m_schedule, scm_schedule
@@ -23,37 +23,10 @@ from .state import ImageState, unit_noise
 
 MIN_BAND_ELEMENTS = 2**20
 """Below it the bands are all halo: a row or two of a large picture."""
+MAX_GRAPH_ROWS = 16384
+"""Beyond it a step is long, and launching its kernels is not what takes the time."""
 MAX_PACKS = 2
 """Packs kept laid out: that of the small images and that of the larger ones, which take turns."""
-
-
-@dataclass
-class Pack:
-    """A batch laid out once and stepped while its members stay the same.
-
-    Args:
-        requests: members, in the order of `latents`.
-        latents, old_denoised: fp32 [R, C], the members' rows end to end.
-        owner: member of each of those rows, int64 [R].
-        image_owner: member of each packed image (a member under guidance has two).
-        source: row of `latents` for each row of the packed matrix, int64 [T].
-        conditional, unconditional: packed row of each row of `latents`; the same where there is no guidance.
-        guidance: fp32 [R, 1].
-        embedded_guidance: fp32 [N] for checkpoints that embed it.
-    """
-
-    requests: tuple[Request, ...]
-    latents: torch.Tensor
-    old_denoised: torch.Tensor
-    layout: TokenLayout
-    text: PackedText
-    owner: torch.Tensor
-    image_owner: list[int]
-    source: torch.Tensor
-    conditional: torch.Tensor
-    unconditional: torch.Tensor
-    guidance: torch.Tensor
-    embedded_guidance: torch.Tensor | None
 
 
 class ModelRunner:
@@ -71,6 +44,7 @@ class ModelRunner:
             self.null_text = self._project(self.prompts.encode_negative([""])[0])
         self.cache = PromptCache(prompt_cache_bytes)
         self.band_elements = BAND_ELEMENTS
+        self.graphs: GraphRunner | None = None
         self._packs: list[Pack] = []
         self._decode_stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
@@ -96,7 +70,7 @@ class ModelRunner:
         size = (params.height // self.compression, params.width // self.compression)
         schedule = self.schedule(params.num_inference_steps)
         generator = torch.Generator().manual_seed(request.seed)
-        noise = unit_noise(size, self.config.in_channels, generator).to(self.device) * schedule.initial_scale
+        noise = upload(unit_noise(size, self.config.in_channels, generator), self.device) * schedule.initial_scale
         return ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, None)
 
     def _encode_prompts(self, prompts: list[Prompt]) -> list[PackedText]:
@@ -104,39 +78,36 @@ class ModelRunner:
         negatives = iter(self.prompts.encode_negative([text for text, negative in prompts if negative]))
         return [self._project(next(negatives if negative else positive)) for _, negative in prompts]
 
-    @torch.inference_mode()
-    def denoise(self, requests: tuple[Request, ...]) -> None:
-        """One step for every request, each at its own place in its own schedule: one forward of the transformer."""
-        pack = self._pack_of(requests)
-        states = [state_of(request) for request in requests]
-        steps = [(state.schedule, request.step) for state, request in zip(states, requests, strict=True)]
-        times = torch.stack([schedule.times[step] for schedule, step in steps])[pack.image_owner].to(self.device)
-        scale = torch.stack([schedule.input_scale[step] for schedule, step in steps]).to(self.device)
-        coefficients = torch.stack([schedule.coefficients[step] for schedule, step in steps]).to(self.device)
+    def capture_graphs(self, most_rows: int) -> None:
+        """CUDA graphs for forwards of up to so many rows."""
+        if self.device.type == "cuda":
+            self.graphs = GraphRunner(self.models.transformer, min(most_rows, MAX_GRAPH_ROWS), self.solver.scm)
+            self.graphs.capture()
 
-        tokens = (pack.latents * scale[pack.owner, None]).to(self.models.dtype)[pack.source]
-        velocity = self.models.transformer(tokens, pack.layout, times, pack.text, pack.embedded_guidance)
-        noise = None
-        if any(schedule.draws_noise(step) for schedule, step in steps):
-            noise = torch.cat(
-                [
-                    state.noise() if schedule.draws_noise(step) else torch.zeros_like(state.latents)
-                    for state, (schedule, step) in zip(states, steps, strict=True)
-                ]
-            )
-        pack.latents, pack.old_denoised = guided_step(
-            pack.latents,
-            velocity,
-            pack.conditional,
-            pack.unconditional,
-            pack.guidance,
-            pack.old_denoised,
-            noise,
-            coefficients[pack.owner],
-        )
-        rows = [len(state.latents) for state in states]
-        for state, latents, old in zip(states, pack.latents.split(rows), pack.old_denoised.split(rows), strict=True):
-            state.latents, state.old_denoised = latents, old
+    @torch.inference_mode()
+    def denoise(self, requests: tuple[Request, ...]) -> int:
+        """One step for every request, each at its own place in its own schedule: one forward of the transformer.
+
+        Returns the rows of the CUDA graph that ran; 0 where none did.
+        """
+        states = [state_of(request) for request in requests]
+        pack = self._pack_of(requests, states)
+        steps = [(state.schedule, request.step) for state, request in zip(states, requests, strict=True)]
+        guidance = [request.params.guidance_scale for request in requests]
+        table = step_table(steps, guidance, self.config.guidance_embeds_scale)
+        pack.tensors.steps.copy_(upload(table, self.device))
+        if pack.tensors.noise is not None:
+            noise = [
+                state.noise() if schedule.draws_noise(step) else torch.zeros(state.latents.shape)
+                for state, (schedule, step) in zip(states, steps, strict=True)
+            ]
+            pack.tensors.noise.copy_(upload(torch.cat(noise), self.device))
+        if pack.bucket is None:
+            denoise_step(self.models.transformer, pack.tensors)
+            return 0
+        assert self.graphs is not None
+        self.graphs.run(pack)
+        return pack.bucket.rows
 
     @torch.inference_mode()
     def decode(self, request: Request) -> Callable[[], np.ndarray]:
@@ -209,13 +180,14 @@ class ModelRunner:
             raise GenerationFailed(f"the picture overflowed in {dtype}; start the server with a wider --dtype")
         return pixels.numpy()
 
-    def _pack_of(self, requests: tuple[Request, ...]) -> Pack:
+    def _pack_of(self, requests: tuple[Request, ...], states: list[ImageState]) -> Pack:
         """The pack of exactly these, laid out anew where it is not at hand. An image is in one pack at most."""
         pack = next((pack for pack in self._packs if pack.requests == requests), None)
         if pack is None:
             others = [pack for pack in self._packs if set(requests).isdisjoint(pack.requests)]
-            embedded_scale = self.config.guidance_embeds_scale if self.config.guidance_embeds else None
-            pack = build_pack(requests, self.device, embedded_scale)
+            places = places_of(states)
+            bucket = None if self.graphs is None else self.graphs.bucket_of(places)
+            pack = build_pack(requests, states, places, bucket, self.models.transformer, self.solver.scm)
             self._packs = [*others[1 - MAX_PACKS :], pack]
         return pack
 
@@ -227,49 +199,3 @@ def state_of(request: Request) -> ImageState:
     if request.state is None:
         raise RuntimeError(f"request {request.request_id} was not encoded")
     return request.state
-
-
-def build_pack(requests: tuple[Request, ...], device: torch.device, embedded_scale: float | None) -> Pack:
-    """Lays the members out: images of one shape side by side, those with a single text row (null prompts) last."""
-    states = [state_of(request) for request in requests]
-    images = [(member, state.text, False) for member, state in enumerate(states)]
-    images += [(member, state.negative, True) for member, state in enumerate(states) if state.negative is not None]
-    images.sort(key=lambda image: (image[1].length == 1, states[image[0]].size, image[1].length))
-
-    texts = list({id(text): text for _, text, _ in images}.values())
-    starts, total = {}, 0
-    for text in texts:
-        starts[id(text)] = total
-        total += text.length
-    layout = TokenLayout(
-        sizes=tuple(states[member].size for member, _, _ in images),
-        texts=tuple((starts[id(text)], starts[id(text)] + text.length) for _, text, _ in images),
-        device=device,
-    )
-    rows = torch.tensor([len(state.latents) for state in states])
-    first_row = torch.cumsum(rows, 0) - rows
-    source = torch.cat([first_row[member] + torch.arange(int(rows[member])) for member, _, _ in images])
-    conditional, unconditional = torch.empty(int(rows.sum()), dtype=torch.long), torch.full((int(rows.sum()),), -1)
-    packed = torch.arange(layout.total)
-    for image, (_, _, negative) in enumerate(images):
-        here = slice(layout.offsets[image], layout.offsets[image + 1])
-        (unconditional if negative else conditional)[source[here]] = packed[here]
-    unconditional = torch.where(unconditional < 0, conditional, unconditional)
-
-    scales = torch.tensor([request.params.guidance_scale for request in requests])
-    owner = torch.repeat_interleave(torch.arange(len(requests)), rows)
-    image_owner = [member for member, _, _ in images]
-    return Pack(
-        requests=requests,
-        latents=torch.cat([state.latents for state in states]),
-        old_denoised=torch.cat([state.old_denoised for state in states]),
-        layout=layout,
-        text=PackedText.cat(texts),
-        owner=owner.to(device),
-        image_owner=image_owner,
-        source=source.to(device),
-        conditional=conditional.to(device),
-        unconditional=unconditional.to(device),
-        guidance=scales[owner, None].to(device),
-        embedded_guidance=None if embedded_scale is None else (scales * embedded_scale)[image_owner].to(device),
-    )

@@ -6,6 +6,7 @@ Both solvers are affine in what a step knows, so one op advances any mix of requ
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -40,6 +41,11 @@ class Schedule:
     def final_scale(self) -> float:
         """From a denoised estimate to the decoder's latents: what the last step does with its own."""
         return float(self.coefficients[-1, 3])
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """All that a step reads: time, input scale and coefficients, fp32 [steps, 8]."""
+        return torch.cat([self.times[:, None], self.input_scale[:, None], self.coefficients], 1)
 
     def draws_noise(self, step: int) -> bool:
         """Whether step `step` adds fresh noise."""

@@ -34,8 +34,8 @@ class ImageState:
         return sum(text.length - 1 for text in (self.text, self.negative) if text is not None)
 
     def noise(self) -> torch.Tensor:
-        """Fresh unit noise in the layout of the latents."""
-        return unit_noise(self.size, self.latents.shape[1], self.generator).to(self.latents.device)
+        """Fresh unit noise in the layout of the latents, on the host."""
+        return unit_noise(self.size, self.latents.shape[1], self.generator)
 
 
 def unit_noise(size: tuple[int, int], channels: int, generator: torch.Generator) -> torch.Tensor:

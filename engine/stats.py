@@ -18,6 +18,7 @@ class StepReport:
         images, requests: how many took part.
         prompt_cache_hits, prompt_cache_misses: of this process, since it started.
         memory_bytes: held on the device; for the CPU, resident in the process.
+        graph_tokens: rows of the CUDA graph that ran, what fills it up included; 0 where the kernels were launched.
     """
 
     worker: int
@@ -31,6 +32,7 @@ class StepReport:
     prompt_cache_hits: int
     prompt_cache_misses: int
     memory_bytes: int
+    graph_tokens: int = 0
 
 
 @dataclass(frozen=True)

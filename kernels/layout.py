@@ -42,7 +42,7 @@ class LayoutTables:
 
     Args:
         image_index: image of each row, int64 [T].
-        starts: first row of each image, and the total, int32 [N + 1].
+        starts: first row of each image, and the total, int32 [N + 1]. An image may have no rows.
         sizes: (height, width) of each image, int32 [N, 2].
         texts: (start, stop) of each image's text rows, int32 [N, 2].
     """
@@ -51,6 +51,11 @@ class LayoutTables:
     starts: torch.Tensor
     sizes: torch.Tensor
     texts: torch.Tensor
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return len(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,12 @@ class TokenLayout:
     def image_index(self) -> torch.Tensor:
         """Image of each row, int64 [T]."""
         counts = torch.tensor([h * w for h, w in self.sizes])
-        return torch.repeat_interleave(torch.arange(len(self.sizes)), counts).to(self.device)
+        return upload(torch.repeat_interleave(torch.arange(len(self.sizes)), counts), self.device)
 
     @cached_property
     def tables(self) -> LayoutTables:
         starts, sizes, texts = (
-            torch.tensor(values, dtype=torch.int32, device=self.device)
+            upload(torch.tensor(values, dtype=torch.int32), self.device)
             for values in (self.offsets, self.sizes, self.texts)
         )
         return LayoutTables(self.image_index, starts, sizes, texts)
@@ -144,3 +149,33 @@ class TokenLayout:
             rows = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
             runs.append(TextRun(rows, tuple(slice(*self.texts[i]) for i in images)))
         return tuple(runs)
+
+
+@dataclass(frozen=True)
+class TableLayout(TokenLayout):
+    """A layout whose images are data: kernels find them in `tables`, which may be rewritten between two forwards.
+
+    `sizes` tells no more than the rows there are with several text rows and with one. For kernels alone: a reference
+    needs to know the images.
+    """
+
+    data: LayoutTables
+
+    @property
+    def tables(self) -> LayoutTables:
+        return self.data
+
+    @classmethod
+    def of(cls, attended: int, singles: int, tables: LayoutTables) -> "TableLayout":
+        """For tables of `attended` rows of images with several text rows, and behind them `singles` of those with one.
+
+        Where there are no `singles`, images with one text row may be among the others: softmax over one key is 1.
+        """
+        sections = [((1, rows), (0, keys)) for rows, keys in ((attended, 2), (singles, 1)) if rows]
+        sizes, texts = tuple(size for size, _ in sections), tuple(text for _, text in sections)
+        return cls(sizes, texts, tables.starts.device, tables)
+
+
+def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on the device that the host does not wait for: a plain one would wait for all work before it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -41,7 +41,8 @@ def linear_attention(
     if not runs_kernels(v):
         return linear_attention_reference(q, k, v, layout, q_weight, k_weight, norm_eps)
     rows, heads, width = v.shape
-    chunks, images, tables = triton.cdiv(rows, CHUNK), len(layout.sizes), layout.tables
+    tables = layout.tables
+    chunks, images = triton.cdiv(rows, CHUNK), tables.images
     # A chunk meets one image more than its predecessor at most: chunk + image numbers the partial states without gaps.
     partial = v.new_empty(chunks + images, heads, width + 1, width, dtype=torch.float32)
     state = v.new_empty(images, heads, width + 1, width, dtype=torch.float32)
@@ -151,10 +152,11 @@ def _linear_attention_reduce_kernel(
     mask = (i < width + 1) & (d < width)
     total = tl.zeros((2 * BLOCK_D, BLOCK_D), tl.float32)
     start, stop = tl.load(starts + image), tl.load(starts + image + 1)
-    for chunk in range(start // CHUNK, tl.cdiv(stop, CHUNK)):
-        base = partial + ((chunk + image) * heads + head).to(tl.int64) * (width + 1) * width
-        total += tl.load(base + i * width + d, mask, 0.0)
-    tl.store(state + (image * heads + head).to(tl.int64) * (width + 1) * width + i * width + d, total, mask)
+    if stop > start:  # an image without rows has no partial states, and nobody reads its own
+        for chunk in range(start // CHUNK, tl.cdiv(stop, CHUNK)):
+            base = partial + ((chunk + image) * heads + head).to(tl.int64) * (width + 1) * width
+            total += tl.load(base + i * width + d, mask, 0.0)
+        tl.store(state + (image * heads + head).to(tl.int64) * (width + 1) * width + i * width + d, total, mask)
 
 
 @triton.jit

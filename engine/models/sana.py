@@ -288,11 +288,15 @@ class SanaTransformer(nn.Module):
         timesteps: torch.Tensor,
         text: PackedText,
         guidance: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens: [T, in_channels]; timesteps, guidance: [N] (guidance for Sprint only). Returns [T, in_channels]."""
+        """tokens: [T, in_channels]; timesteps, guidance: [N] (guidance for Sprint only). Returns [T, in_channels].
+
+        positions: as of `positions`, for those who keep it from step to step.
+        """
         x = self.patch_embed(tokens)
         if self.config.interpolation_scale is not None:
-            x = (x + self.positions(layout)).to(x.dtype)
+            x = (x + (self.positions(layout) if positions is None else positions)).to(x.dtype)
         modulation, embedded = self.time_embed(timesteps, guidance, x.dtype)
         tables = torch.stack([block.scale_shift_table for block in self.blocks])
         layers = (tables[:, None] + modulation).unbind()  # [N, 6, width] each

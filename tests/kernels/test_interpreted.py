@@ -18,7 +18,10 @@ def kernel_names() -> set[str]:
 
 
 def test_every_kernel_computes_its_op() -> None:
-    tests = [f"tests/kernels/test_{path.stem}.py" for path in OPS] + ["tests/kernels/whole_models.py"]
+    tests = [f"tests/kernels/test_{path.stem}.py" for path in OPS] + [
+        "tests/kernels/whole_models.py",
+        "tests/kernels/whole_steps.py",
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,0 +1,65 @@
+"""Packs laid into the buffers of the CUDA graphs, beside the same packs without: test_interpreted.py runs it.
+
+On the CPU the graph of a bucket is the step itself on the bucket's buffers, so all but the capture is what a GPU does.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.random_models import Shape, make_runner, shape_of
+from engine import GenerationParams
+from engine.graphs import GraphRunner
+from engine.request import Request
+from engine.runner import ModelRunner, state_of
+
+from .packs import CPU, INTERPRETED, assert_close
+
+assert INTERPRETED
+TINY = shape_of("tiny")
+SHAPES = {
+    "with positions": replace(TINY, transformer=TINY.transformer | {"interpolation_scale": 1.0}),
+    "sprint": replace(TINY, transformer=TINY.transformer | {"guidance_embeds": True}, sprint=True),
+}
+PACKS = {
+    "guided by the empty prompt": [("a cat", 64, 64, 4.5, ""), ("a dog", 32, 96, 3.0, "")],
+    "of all kinds": [("a cat", 96, 64, 1.0, ""), ("a blue dog", 32, 32, 4.5, ""), ("a bird", 64, 64, 7.0, "red")],
+    "of one small picture": [("a dog", 32, 64, 4.5, "")],
+}
+
+
+def make_requests(kind: str, runner: ModelRunner) -> tuple[Request, ...]:
+    requests = []
+    for i, (prompt, width, height, guidance, negative) in enumerate(PACKS[kind]):
+        params = GenerationParams(prompt, width, height, 4, guidance, seed=i, negative_prompt=negative)
+        guided = guidance > 1 and not runner.config.guidance_embeds
+        requests.append(Request(str(i), 0, params, guided, tokens=width * height // 1024 * (1 + guided)))
+    return tuple(requests)
+
+
+def draw(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
+    """Latents of all packs, which take turns as small and large pictures do, and the rows of the graphs that ran."""
+    packs = [make_requests(kind, runner) for kind in PACKS]
+    for requests in packs:
+        runner.encode(requests)
+    rows = []
+    for _ in range(2):
+        for requests in packs:
+            rows.append(runner.denoise(requests))
+            for request in requests:
+                request.step += 1
+    return [state_of(request).latents.clone() for requests in packs for request in requests], rows
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_graph_draws_what_its_kernels_draw(shape: Shape) -> None:
+    runner = make_runner(shape, CPU, torch.float32, "none")
+    expected, rows = draw(runner)
+    assert set(rows) == {0}
+    runner.graphs = GraphRunner(runner.models.transformer, 128, shape.sprint)
+    runner.graphs.capture()
+    actual, rows = draw(runner)
+    assert all(rows)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close(ours, theirs, relative=1e-5)
