@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from engine import GenerationParams
-from engine.models.sana import SanaConfig
+from engine.models.sana_config import SanaConfig
 from engine.request import Request
 from engine.runner import ModelRunner
 

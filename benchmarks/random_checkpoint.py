@@ -11,7 +11,8 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2Model, PreTrainedTokenizerBase
 
 from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder
-from engine.models.sana import SanaConfig, SanaTransformer
+from engine.models.sana import SanaTransformer
+from engine.models.sana_config import SanaConfig
 
 BLOCK_ELEMENTS = 2**22
 """Every tensor repeats one block of random numbers."""

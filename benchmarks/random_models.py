@@ -10,7 +10,8 @@ from transformers import Gemma2Config, Gemma2Model
 from engine.checkpoint import Checkpoint, SolverConfig
 from engine.loader import Models
 from engine.models.dc_ae import DCAEConfig, DCAEDecoder
-from engine.models.sana import SanaConfig, SanaTransformer
+from engine.models.sana import SanaTransformer
+from engine.models.sana_config import SanaConfig
 from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
 from engine.quantize import quantize_transformer
 from engine.runner import ModelRunner

@@ -11,7 +11,7 @@ import torch
 from . import hub, nvlabs
 from .errors import CheckpointError
 from .models.dc_ae import DCAEConfig
-from .models.sana import SanaConfig
+from .models.sana_config import SanaConfig
 from .weights import VARIANTS, WeightFiles, find_weights, stored_dtypes
 
 DPM_SOLVER = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .errors import CheckpointError
-from .models.sana import SanaConfig
+from .models.sana_config import SanaConfig
 
 DROPPED = ("y_embedder.y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")
 CROSS_HEADS = {1152: 16, 2240: 20}

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 import engine.models.dc_ae_blocks
-import engine.models.sana
+import engine.models.sana_blocks
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention_reference
 
 
 def use_training_ops() -> None:
     engine.models.dc_ae_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
-    engine.models.sana.rms_norm = rms_norm  # type: ignore[attr-defined]
-    engine.models.sana.linear_attention = linear_attention  # type: ignore[attr-defined]
-    engine.models.sana.cross_attention = cross_attention  # type: ignore[attr-defined]
+    engine.models.sana_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
+    engine.models.sana_blocks.linear_attention = linear_attention  # type: ignore[attr-defined]
+    engine.models.sana_blocks.cross_attention = cross_attention  # type: ignore[attr-defined]
 
 
 def rms_norm(

@@ -11,7 +11,7 @@ import torch
 from engine import CheckpointError, DeviceError
 from engine.checkpoint import SolverConfig, open_checkpoint
 from engine.loader import choose_device, choose_dtype
-from engine.models.sana import SanaConfig
+from engine.models.sana_config import SanaConfig
 
 from ..checkpoints import FAMILIES
 

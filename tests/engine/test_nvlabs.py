@@ -12,7 +12,7 @@ from diffusers import SanaPipeline, SanaSprintPipeline, SanaTransformer2DModel
 from engine import CheckpointError, GenerationParams
 from engine.checkpoint import open_checkpoint
 from engine.loader import load_models
-from engine.models.sana import SanaConfig
+from engine.models.sana_config import SanaConfig
 from engine.nvlabs import convert_keys, infer_config, read_pth
 
 from ..checkpoints import FAMILIES, TRANSFORMER

@@ -8,7 +8,8 @@ import torch
 
 from engine import DeviceError, EngineConfig
 from engine.core import EngineCore
-from engine.models.sana import SanaConfig, SanaTransformer
+from engine.models.sana import SanaTransformer
+from engine.models.sana_config import SanaConfig
 from engine.quantize import FP8Linear, check_quantization, quantize_transformer
 
 from ..reference import psnr

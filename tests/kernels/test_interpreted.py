@@ -18,14 +18,25 @@ def kernel_names() -> set[str]:
 
 
 def test_every_kernel_computes_its_op() -> None:
-    tests = [f"tests/kernels/test_{path.stem}.py" for path in OPS] + [
-        "tests/kernels/whole_models.py",
-        "tests/kernels/whole_steps.py",
-    ]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    """Two processes at once: the interpreter takes one core and its time."""
+    ops = [f"tests/kernels/test_{path.stem}.py" for path in OPS]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert child.returncode == 0, child.stdout + child.stderr
-    assert re.search(r"^\d+ passed in", child.stdout, re.MULTILINE), child.stdout  # nothing skipped
-    (ran,) = re.findall(r"^interpreted: (.*)$", child.stdout, re.MULTILINE)
-    assert set(ran.split()) == kernel_names()
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for tests in (ops, ["tests/kernels/whole_models.py", "tests/kernels/whole_steps.py"])
+    ]
+    said = [child.communicate()[0] for child in children]
+    ran: set[str] = set()
+    for child, output in zip(children, said, strict=True):
+        assert child.returncode == 0, output
+        assert re.search(r"^\d+ passed in", output, re.MULTILINE), output  # nothing skipped
+        (names,) = re.findall(r"^interpreted: (.*)$", output, re.MULTILINE)
+        ran |= set(names.split())
+    assert ran == kernel_names()

@@ -11,7 +11,8 @@ from torch import nn
 
 from benchmarks.random_models import randomize, shape_of
 from engine.models.dc_ae import DCAEConfig, DCAEDecoder
-from engine.models.sana import SanaConfig, SanaTransformer
+from engine.models.sana import SanaTransformer
+from engine.models.sana_config import SanaConfig
 from engine.quantize import quantize_transformer
 
 from .packs import INTERPRETED, SIZES, TEXT_LENGTHS, assert_close, make_layout, random

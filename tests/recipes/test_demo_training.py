@@ -6,7 +6,7 @@ from random import Random
 import pytest
 import torch
 
-from engine.models import dc_ae_blocks, sana
+from engine.models import dc_ae_blocks, sana_blocks
 from engine.models.sana import SanaTransformer
 from kernels.cross_attention import cross_attention_reference
 from kernels.layout import TokenLayout
@@ -86,7 +86,7 @@ def test_training_ops_take_the_places_of_what_the_models_call(work: Path, monkey
     """The same loss with and without them, and both were really called."""
     called = []
     names = ("rms_norm", "linear_attention", "cross_attention")
-    for module, name in (*((sana, name) for name in names), (dc_ae_blocks, "rms_norm")):
+    for module, name in (*((sana_blocks, name) for name in names), (dc_ae_blocks, "rms_norm")):
         monkeypatch.setattr(module, name, getattr(module, name))  # so that they come back after the test
     for name in names:
         op = getattr(training_ops, name)

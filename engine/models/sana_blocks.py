@@ -1,0 +1,149 @@
+"""The blocks of SANA's transformer: linear self-attention, cross-attention, Mix-FFN (arXiv 2410.10629, section 2.2)."""
+
+import torch
+from torch import nn
+
+from kernels.cross_attention import cross_attention
+from kernels.fp8_linear import QuantizedRows
+from kernels.glu_conv import glu_conv
+from kernels.layout import TokenLayout
+from kernels.linear_attention import linear_attention
+from kernels.modulate import add_modulate, gated_add
+from kernels.rms_norm import rms_norm
+
+from .linear import Linear, linear, pack
+from .sana_config import SanaConfig
+
+FLOAT16_MAX = 65504.0
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution of the checkpoint, that is a matrix product on token rows [T, C]."""
+
+    def __init__(self, width: int, out: int, bias: bool = True) -> None:
+        super().__init__(width, out, 1, bias=bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return linear(tokens, self.weight.flatten(1), self.bias)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, self.weight, eps=self.eps)
+
+
+class Attention(nn.Module):
+    """The projections of self- or cross-attention, around an op of `kernels`."""
+
+    def __init__(self, config: SanaConfig, heads: int, head_dim: int, bias: bool) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.to_q = Linear(config.width, inner, bias=bias)
+        self.to_k = Linear(config.width, inner, bias=bias)
+        self.to_v = Linear(config.width, inner, bias=bias)
+        self.register_module("to_qkv", None)  # until `pack`
+        self.to_out = nn.ModuleList([Linear(inner, config.width)])
+        self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
+
+    @property
+    def norm_weights(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[()]:
+        """Of queries and keys; none without norms."""
+        if isinstance(self.norm_q, RMSNorm) and isinstance(self.norm_k, RMSNorm):
+            return self.norm_q.weight, self.norm_k.weight
+        return ()
+
+    def self_attention(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
+        if self.to_qkv is None:
+            q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
+        else:
+            q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        return self.output(linear_attention(q, k, v, layout, *self.norm_weights))
+
+    def pack(self) -> None:
+        """From now on one product makes q, k and v of self-attention: x is read once."""
+        self.to_qkv = pack((self.to_q, self.to_k, self.to_v))
+
+    def cross_attention(
+        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The output for the rows of x, [layout.attended, width], and what the first text row of each image gives.
+
+        That is all for images with one text row (an empty negative prompt): softmax over one key is 1.
+        """
+        attended = self.output(cross_attention(self.queries(x), keys, values, layout))
+        if not layout.single_text_images:
+            return attended, None
+        return attended, self.output(values.index_select(0, layout.tables.texts[:, 0]))  # [N, width]
+
+    def queries(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
+
+    def keys(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm_k(self.to_k(x)).unflatten(-1, (self.heads, -1))
+
+    def values(self, x: torch.Tensor) -> torch.Tensor:
+        return self.to_v(x).unflatten(-1, (self.heads, -1))
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        return self.to_out[0](x.flatten(-2))
+
+
+class GLUMBConv(nn.Module):
+    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1."""
+
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        hidden = int(config.mlp_ratio * config.width)
+        self.conv_inverted = PointwiseConv(config.width, 2 * hidden)
+        self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.conv_point = PointwiseConv(hidden, config.width, bias=False)
+
+    def forward(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
+        return self.conv_point(glu_conv(self.conv_inverted(x), self.conv_depth.weight, self.conv_depth.bias, layout))
+
+
+class SanaBlock(nn.Module):
+    def __init__(self, config: SanaConfig) -> None:
+        super().__init__()
+        self.fp8 = False  # the products behind the norms take their rows quantized
+        self.eps, self.limit = config.norm_eps, FLOAT16_MAX if config.clamp_attention else None
+        self.attn1 = Attention(config, config.num_attention_heads, config.attention_head_dim, config.attention_bias)
+        self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
+        self.norm2 = nn.LayerNorm(config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine)
+        self.ff = GLUMBConv(config)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        hidden: torch.Tensor | QuantizedRows,
+        layout: TokenLayout,
+        modulation: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The block up to its last residual, which the next norm takes along.
+
+        Args:
+            x, hidden: [T, width], the second normed and modulated.
+            modulation: [N, 6, width] of this layer.
+            keys, values: [S, heads, D] of this layer.
+
+        Returns:
+            x, gate [N, width] and branch [T, width]: the block's output is x + gate * branch.
+        """
+        _, _, gate1, shift2, scale2, gate2 = modulation.unbind(1)
+        x = gated_add(x, gate1, self.attn1.self_attention(hidden, layout), layout, self.limit)
+        if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
+            shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
+            scale2 = self.norm2.weight * (1 + scale2) - 1
+        crossed = self.attn2.cross_attention(x[: layout.attended], layout, keys, values)
+        x, hidden = add_modulate(x, *crossed, shift2, scale2, layout, self.eps, self.fp8)
+        return x, gate2, self.ff(hidden, layout)
