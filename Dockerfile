@@ -18,6 +18,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     HF_HOME=/weights \
     PYTHONUNBUFFERED=1
+# Triton compiles the launchers of its kernels on the machine they run on.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 1000 --create-home sana && install --directory --owner=sana /weights
 COPY constraints.txt /
 ARG TORCH_INDEX=

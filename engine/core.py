@@ -17,7 +17,7 @@ from .costs import image_tokens, is_guided
 from .errors import EngineUnavailable, GenerationFailed, SanaError
 from .faults import explain, is_fatal, is_out_of_memory
 from .images import encode_image
-from .loader import DTYPES, choose_device, choose_dtype, load_models
+from .loader import DTYPES, choose_device, choose_dtype, load_models, require_compiler
 from .logs import named
 from .memory import memory_model
 from .messages import Submit
@@ -49,6 +49,7 @@ class EngineCore:
     def __init__(self, config: EngineConfig, emit: Callable[[Event | StepReport], None], index: int = 0) -> None:
         refuse_foreign_kernels()
         device = choose_device(config.devices[index])
+        require_compiler(device)
         checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
         dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
         started = time.monotonic()

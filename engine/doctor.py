@@ -13,7 +13,7 @@ from .checkpoint import open_checkpoint
 from .config import EngineConfig
 from .core import refuse_foreign_kernels
 from .errors import SanaError
-from .loader import DTYPES, choose_device, choose_dtype
+from .loader import DTYPES, choose_device, choose_dtype, require_compiler
 from .memory import free_memory
 from .version import VERSION
 
@@ -79,6 +79,7 @@ def report(config: EngineConfig) -> None:
     dtype = choose_dtype(config.dtype, device, trained=None)
     print("\n".join(describe_fit(dtype, free_memory(device)[0])), flush=True)
     refuse_foreign_kernels()
+    require_compiler(device)
     checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
     dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
     side = checkpoint.transformer.sample_size * checkpoint.decoder.compression

@@ -1,5 +1,7 @@
 """Puts a checkpoint on a device: which dtype each part runs in, and the networks filled from its files."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,15 @@ def choose_device(name: str) -> torch.device:
     if int(index or 0) >= count:
         raise DeviceError(f"there is no {name} here: torch {torch.__version__} sees {count} CUDA devices")
     return torch.device("cuda", int(index or 0))
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raises DeviceError where Triton would fail at the first kernel: it builds their launchers on the spot."""
+    if device.type == "cuda" and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        raise DeviceError(
+            f"no C compiler is installed, with which Triton builds its kernels for {device}: "
+            "on Debian and Ubuntu, apt install gcc libc6-dev; or name one in the environment variable CC"
+        )
 
 
 def choose_dtype(name: str, device: torch.device, trained: torch.dtype | None) -> torch.dtype:

@@ -96,3 +96,8 @@ def test_compose_agrees_with_the_image() -> None:
     assert service["command"][:3] == exec_form("CMD")
     assert [port.rpartition(":")[2] for port in service["ports"]] == texts("EXPOSE")
     assert [volume.rpartition(":")[2] for volume in service["volumes"]] == texts("VOLUME")
+
+
+def test_triton_finds_a_compiler_that_finds_its_headers() -> None:
+    (packages,) = [text for text in texts("RUN") if "apt-get install" in text]
+    assert {"gcc", "libc6-dev"} <= set(packages.split())

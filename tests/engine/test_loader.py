@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma2Model
 
-from engine import CheckpointError
+from engine import CheckpointError, DeviceError
 from engine.checkpoint import open_checkpoint
-from engine.loader import Models, load_models
+from engine.loader import Models, load_models, require_compiler
 from engine.weights import find_weights, variant_files
 
 from ..checkpoints import FAMILIES, build_pipeline, write_checkpoint
@@ -203,3 +203,13 @@ def test_a_tokenizer_that_is_broken_is_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="tokenizer") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_without_a_compiler_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    require_compiler(torch.device("cpu"))
+    with pytest.raises(DeviceError, match="apt install gcc"):
+        require_compiler(torch.device("cuda:0"))
+    (tmp_path / "gcc").touch(mode=0o755)
+    require_compiler(torch.device("cuda:0"))
