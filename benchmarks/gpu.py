@@ -7,8 +7,10 @@ is the transformer under guidance (300 padded text rows per branch), its decode 
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 import torch
@@ -16,7 +18,7 @@ import torch
 from engine import GenerationParams
 from engine.models.sana_config import SanaConfig
 from engine.request import Request
-from engine.runner import ModelRunner
+from engine.runner import MAX_GRAPH_ROWS, ModelRunner
 
 from .diffusers_models import make_decode, make_step
 from .random_models import Shape, make_runner, shape_of
@@ -87,18 +89,13 @@ def make_requests(px: Sequence[int], steps: int, guided: bool) -> tuple[Request,
     return tuple(requests)
 
 
-def denoise_once(runner: ModelRunner, requests: tuple[Request, ...]) -> None:
-    """One step at the same place of the schedule every time, so that it can be repeated."""
-    runner.denoise(requests)
-
-
 def measure_ours(clock: Clock, runner: ModelRunner, px: int, batch: int, steps: int, peak: float) -> tuple[str, ...]:
     """Cells from `encode` on; `total` is encode, all steps and all decodes, put together."""
     clock.reset_memory()
     guided = not runner.config.guidance_embeds
     requests = make_requests([px] * batch, steps, guided)
     encode_time = clock.measure(lambda: runner.encode(requests))
-    step_time = clock.measure(lambda: denoise_once(runner, requests))
+    step_time = clock.measure(lambda: runner.denoise(requests))  # at the first place of the schedule every time
     decode_time = clock.measure(lambda: [runner.decode(request)() for request in requests], repeats=3)
     tokens = sum(request.tokens for request in requests)
     attended = tokens // 2 if guided else tokens  # the empty negative prompt asks no query
@@ -122,13 +119,34 @@ def measure_diffusers(
     return ("-", f"{1000 * step_time:.1f}", f"{1000 * decode_time:.1f}", "-", clock.peak_memory(), "-", "-")
 
 
-def measure_mixed(clock: Clock, runner: ModelRunner, sides: Sequence[int]) -> tuple[float, float]:
-    """Seconds of one step of a mixed trace: all in one pack, and picture after picture."""
+def measure_mixed(clock: Clock, runner: ModelRunner, sides: Sequence[int]) -> tuple[float, float, float]:
+    """Seconds of one step of a mixed trace: all in one pack, pictures of one shape together, and one after the other.
+
+    The second is the ideal of a server that sorts by size.
+    """
     requests = make_requests(sides, 20, not runner.config.guidance_embeds)
     runner.encode(requests)
-    packed = clock.measure(lambda: denoise_once(runner, requests))
-    alone = sum(clock.measure(lambda r=request: denoise_once(runner, (r,))) for request in requests)
-    return packed, alone
+    shapes = [[r for r in requests if r.params.width == side] for side in dict.fromkeys(sides)]
+    alone = [[request] for request in requests]
+    policies = ([list(requests)], shapes, alone)
+    packed, same, one = (sum(clock.measure(partial(runner.denoise, tuple(b))) for b in batches) for batches in policies)
+    return packed, same, one
+
+
+def draw(runner: ModelRunner, px: int, steps: int) -> torch.Tensor:
+    """Pixels of one picture, from prompt to the end."""
+    (request,) = make_requests([px], steps, not runner.config.guidance_embeds)
+    runner.encode((request,))
+    while not request.denoise_done:
+        runner.denoise((request,))
+        request.step += 1
+    return torch.from_numpy(runner.decode(request)())
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """In dB, of uint8 pictures."""
+    error = (a.double() - b.double()).square().mean().item()
+    return float("inf") if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def line(*cells: object) -> None:
@@ -163,6 +181,9 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
     steps = 2 if shape.sprint else 20
     sides = [64, 96] if args.tiny else [int(px) for px in args.px.split(",")]
     batches = [1, 2] if args.tiny else [int(batch) for batch in args.batches.split(",")]
+    usual = sides[min(1, len(sides) - 1)]
+    line(model, usual, batches[0], "no graphs", *measure_ours(clock, runner, usual, batches[0], steps, peak))
+    capture(clock, runner)
     for px in sides:
         for batch in batches:
             if clock.over or px * px * batch > 4096 * 4096:
@@ -174,15 +195,32 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
                     if not (compiled and clock.device.type == "cpu"):
                         line(model, px, batch, engine, *measure_diffusers(clock, runner, shape, px, batch, compiled))
     if not clock.over:
-        packed, alone = measure_mixed(clock, runner, [64, 96, 128] if args.tiny else [512, 1024, 2048, 512, 1024])
-        print(f"{model}: one step of a mixed trace {1000 * packed:.1f} ms packed, {1000 * alone:.1f} ms one at a time")
+        packed, same, one = measure_mixed(clock, runner, [64, 96, 64] if args.tiny else [512, 1024, 2048, 512, 1024])
+        print(
+            f"{model}: one step of a mixed trace {1000 * packed:.1f} ms packed, {1000 * same:.1f} ms by shape, "
+            f"{1000 * one:.1f} ms one at a time"
+        )
+    picture = draw(runner, sides[0], steps)
     del runner
-    fp8 = clock.device.type == "cpu" or torch.cuda.get_device_capability(clock.device) >= (8, 9)
-    if fp8 and not clock.over:
-        runner = make_runner(shape, clock.device, dtype, "fp8")
-        px = sides[min(1, len(sides) - 1)]
-        for batch in batches:
-            line(model, px, batch, "fp8", *measure_ours(clock, runner, px, batch, steps, peak))
+    exact = make_runner(shape, clock.device, dtype, "none", compute=torch.float32)
+    reference = draw(exact, sides[0], steps)
+    del exact
+    print(f"{model}: {sides[0]} px in {dtype} {psnr(picture, reference):.1f} dB to the same weights in fp32")
+    if clock.over or not (clock.device.type == "cpu" or torch.cuda.get_device_capability(clock.device) >= (8, 9)):
+        return
+    runner = make_runner(shape, clock.device, dtype, "fp8")
+    print(f"{model}: {sides[0]} px in FP8 {psnr(draw(runner, sides[0], steps), reference):.1f} dB to fp32")
+    capture(clock, runner)
+    for batch in batches:
+        line(model, usual, batch, "fp8", *measure_ours(clock, runner, usual, batch, steps, peak))
+
+
+def capture(clock: Clock, runner: ModelRunner) -> None:
+    started = time.perf_counter()
+    runner.capture_graphs(MAX_GRAPH_ROWS)
+    if runner.graphs is not None:
+        seconds, held = time.perf_counter() - started, runner.memory_bytes / 2**30
+        print(f"{len(runner.graphs.graphs)} graphs captured in {seconds:.1f} s; {held:.1f} GiB held")
 
 
 if __name__ == "__main__":

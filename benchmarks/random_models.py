@@ -73,8 +73,14 @@ def randomize(module: nn.Module, seed: int) -> None:
     module.requires_grad_(False).eval()
 
 
-def make_runner(shape: Shape, device: torch.device, dtype: torch.dtype, quantization: str) -> ModelRunner:
-    """Our engine with random weights."""
+def make_runner(
+    shape: Shape,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str,
+    compute: torch.dtype | None = None,
+) -> ModelRunner:
+    """Our engine with random weights, made in `dtype`, and computing in another where `compute` says so."""
     transformer_config = SanaConfig.from_dict(shape.transformer)
     decoder_config = DCAEConfig.from_dict(shape.vae)
     shape.gemma._attn_implementation = "eager"
@@ -89,6 +95,7 @@ def make_runner(shape: Shape, device: torch.device, dtype: torch.dtype, quantiza
         torch.set_default_dtype(default)
     for seed, module in enumerate((transformer, decoder, encoder)):
         randomize(module, seed)
+        module.to(compute or dtype)
     decoder.to(memory_format=torch.channels_last)
     decoder.freeze()
     if device.type == "cuda":
@@ -97,5 +104,5 @@ def make_runner(shape: Shape, device: torch.device, dtype: torch.dtype, quantiza
         quantize_transformer(transformer)
     solver = SolverConfig(scm=shape.sprint)
     checkpoint = Checkpoint("random", {}, transformer_config, decoder_config, solver, dtype)
-    models = Models(transformer, decoder, encoder, tokenizer(), device, dtype)
+    models = Models(transformer, decoder, encoder, tokenizer(), device, compute or dtype)
     return ModelRunner(models, checkpoint, prompt_cache_bytes=0)  # every prompt is encoded

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu import COLUMNS, Clock, make_requests, measure_diffusers, measure_mixed, measure_ours, step_flops
+from benchmarks.gpu import (
+    COLUMNS,
+    Clock,
+    draw,
+    make_requests,
+    measure_diffusers,
+    measure_mixed,
+    measure_ours,
+    psnr,
+    step_flops,
+)
 from benchmarks.random_models import make_runner, shape_of
 from engine.runner import ModelRunner
 
@@ -16,8 +26,10 @@ from ..deploy.dockerfile import ROOT
 CPU = torch.device("cpu")
 
 
-def tiny(quantization: str = "none") -> ModelRunner:
-    return make_runner(shape_of("tiny"), CPU, torch.float32, quantization)
+def tiny(
+    quantization: str = "none", dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None
+) -> ModelRunner:
+    return make_runner(shape_of("tiny"), CPU, dtype, quantization, compute)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -47,6 +59,16 @@ def test_a_line_of_diffusers_and_the_mixed_trace() -> None:
     assert float(cells[1]) > 0
     assert float(cells[2]) > 0
     assert min(measure_mixed(clock, runner, [64, 96])) > 0
+
+
+@torch.inference_mode()
+def test_pictures_are_compared_with_those_of_the_same_weights_in_fp32() -> None:
+    half = draw(tiny(dtype=torch.bfloat16), 96, steps=4)
+    exact = draw(tiny(dtype=torch.bfloat16, compute=torch.float32), 96, steps=4)
+    assert half.shape == (96, 96, 3)
+    assert psnr(exact, exact) == float("inf")
+    assert 30 < psnr(half, exact) < 100
+    assert psnr(exact, exact.flip(0)) < 20
 
 
 @torch.inference_mode()
