@@ -120,6 +120,8 @@ class EngineCore:
         watch.stop()
         self.settle()
         self._unsettled = (batch, watch, graph_tokens)
+        if self.runner.device.type == "cpu":  # which queues nothing: it is done
+            self.settle()
 
     def settle(self) -> None:
         """Waits for the work before the last one queued, and reports it."""
