@@ -17,6 +17,7 @@ class EngineConfig:
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`; with commas between several, an engine process for each.
         dtype: of the transformer, one of DTYPES; the text encoder and decoder follow it where they can.
         quantization: of the transformer's large matrix products, one of QUANTIZATIONS.
+        cuda_graphs: capture the denoise step at start-up, which takes a while, and replay it.
         max_batch_tokens: image tokens in one forward of the transformer; one image always fits.
         max_step_seconds: how long a step of several images may take by the cost model.
         exact: one request per forward: its image is the same to the last bit, whoever else is served.
@@ -32,6 +33,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     quantization: str = "none"
+    cuda_graphs: bool = True
     max_batch_tokens: int = 16384
     max_step_seconds: float = 0.2
     exact: bool = False

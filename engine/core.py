@@ -57,7 +57,8 @@ class EngineCore:
         self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes, config.exact)
         self.model = describe(checkpoint, device, dtype)
         self.memory = memory_model(checkpoint, device, dtype)
-        self.runner.capture_graphs(config.max_batch_tokens)
+        if config.cuda_graphs:
+            self.runner.capture_graphs(config.max_batch_tokens)
         costs = measure_costs(self.runner, self.model)
         log.info("%s is warm on %s in %s after %.1f s", self.model.id, device, dtype, time.monotonic() - started)
         self.scheduler = Scheduler(

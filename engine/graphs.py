@@ -69,7 +69,13 @@ class GraphRunner:
                 break
             tensors = self._views(bucket)
             clear(tensors)
-            self.graphs[bucket] = self._record(partial(denoise_step, self.transformer, tensors))
+            try:
+                self.graphs[bucket] = self._record(partial(denoise_step, self.transformer, tensors))
+            except RuntimeError:
+                log.exception("a step of %d rows could not be captured: it, and smaller ones, run slower", bucket.rows)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)  # raises where the device is lost with it
+                break
         message = "captured %d of %d graphs, up to %d rows, in %.1f s"
         log.info(message, len(self.graphs), len(buckets), self._most_rows, time.monotonic() - started)
 

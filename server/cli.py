@@ -61,8 +61,8 @@ def generate(args: argparse.Namespace) -> int:
         negative_prompt=args.negative_prompt,
         n=args.n,
     )
-    # A failure is told in one line; its traceback is for the log of a server.
-    engine = dataclasses.replace(engine_config(args), log_level="critical")
+    # A failure is told in one line; its traceback is for the log of a server. So few steps repay no capture.
+    engine = dataclasses.replace(engine_config(args), log_level="critical", cuda_graphs=False)
     asyncio.run(generate_files(engine, fill, args.out))
     return 0
 

@@ -38,6 +38,10 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
     add("--max-body-bytes", "largest request body (%(default)s)", type=int, metavar="BYTES")
     devices_help = "like --device; with commas between several, an engine process each (%(default)s)"
     command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
+    graphs_help = "capture the denoise step at start-up, and replay it (yes, where there is a GPU)"
+    command.add_argument(
+        "--cuda-graphs", action=argparse.BooleanOptionalAction, default=EngineConfig.cuda_graphs, help=graphs_help
+    )
     queue_help = "predicted seconds of accepted work beyond which requests are refused (%(default)s)"
     command.add_argument("--max-queue-seconds", type=float, default=EngineConfig.max_queue_seconds, help=queue_help)
     level_help = "least grave line to show (%(default)s)"

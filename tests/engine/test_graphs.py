@@ -95,6 +95,18 @@ def test_a_capture_ends_with_its_time(runner: ModelRunner) -> None:
     assert not graphs.graphs
 
 
+def test_a_capture_that_fails_leaves_what_there_is(runner: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(graphs: GraphRunner, call: Any) -> Any:
+        if len(graphs.graphs) == 2:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return call
+
+    monkeypatch.setattr(GraphRunner, "_record", record)
+    graphs = GraphRunner(runner.models.transformer, 256, draws_noise=False)
+    graphs.capture()
+    assert list(graphs.graphs) == bucket_list(256)[:2]
+
+
 @pytest.mark.parametrize("pictures", [MIX, GUIDED, MIX[:1], GUIDED[:1]])
 @pytest.mark.parametrize("room", [0, 1, 40])
 def test_what_fills_a_pack_up_changes_no_picture(runner: ModelRunner, pictures: Pictures, room: int) -> None:
