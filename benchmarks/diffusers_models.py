@@ -13,6 +13,17 @@ TEXT_ROWS = 300
 """diffusers pads every prompt to as many, in both branches."""
 
 
+def make_encode(runner: ModelRunner, batch: int) -> Callable[[], object]:
+    """Prompts after the whole instruction, and empty negative ones, both filled up and encoded for every picture."""
+    model, instruction = runner.models.text_encoder, len(runner.prompts.prefix.ids)
+    texts = [
+        torch.randint(model.config.vocab_size, (batch, length), device=runner.device)
+        for length in (instruction + TEXT_ROWS - 2, TEXT_ROWS)
+    ]
+    masks = [torch.ones_like(text) for text in texts]
+    return lambda: [model(text, attention_mask=mask) for text, mask in zip(texts, masks, strict=True)]
+
+
 def make_step(runner: ModelRunner, shape: Shape, side: int, batch: int, compiled: bool) -> Callable[[], torch.Tensor]:
     """One forward under guidance for `batch` pictures of side x side latents."""
     device, dtype = runner.device, runner.models.dtype

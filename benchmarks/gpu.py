@@ -1,8 +1,9 @@
 """One table of what a GPU does: `python -m benchmarks.gpu`; without one it says so and measures nothing.
 
 Random weights of the real shapes, so nothing is downloaded. Every time is the median after a warm-up, with the device
-synchronized; the share is of the bf16 matrix rate measured in the same run. diffusers runs the same weights: its step
-is the transformer under guidance (300 padded text rows per branch), its decode the autoencoder alone.
+synchronized; the share is of the bf16 matrix rate measured in the same run. diffusers runs the same weights: it encodes
+the instruction and 300 rows for every prompt and every negative prompt, its step is the transformer under guidance (300
+padded text rows per branch), its decode the autoencoder alone.
 `--tiny` runs every line with a toy model on any device, to show that the command works; its times mean nothing.
 """
 
@@ -20,7 +21,7 @@ from engine.models.sana_config import SanaConfig
 from engine.request import Request
 from engine.runner import MAX_GRAPH_ROWS, ModelRunner
 
-from .diffusers_models import make_decode, make_step
+from .diffusers_models import make_decode, make_encode, make_step
 from .random_models import Shape, make_runner, shape_of
 from .real_size import PROMPT
 
@@ -108,15 +109,18 @@ def measure_ours(clock: Clock, runner: ModelRunner, px: int, batch: int, steps: 
 
 
 def measure_diffusers(
-    clock: Clock, runner: ModelRunner, shape: Shape, px: int, batch: int, compiled: bool
+    clock: Clock, runner: ModelRunner, shape: Shape, px: int, batch: int, steps: int, compiled: bool
 ) -> tuple[str, ...]:
-    """Step and decode of diffusers on the weights of `runner`, eager or compiled."""
+    """diffusers on the weights of `runner`, transformer and decoder eager or compiled."""
     clock.reset_memory()
+    encode_time = clock.measure(make_encode(runner, batch), repeats=3)
     step = make_step(runner, shape, px // 32, batch, compiled)
     step_time = clock.measure(step)
     decode = make_decode(runner, shape, px // 32, compiled)
     decode_time = batch * clock.measure(decode, repeats=3)
-    return ("-", f"{1000 * step_time:.1f}", f"{1000 * decode_time:.1f}", "-", clock.peak_memory(), "-", "-")
+    total = encode_time + steps * step_time + decode_time
+    times = [f"{1000 * t:.1f}" for t in (encode_time, step_time, decode_time, total)]
+    return (*times, clock.peak_memory(), "-", "-")
 
 
 def measure_mixed(clock: Clock, runner: ModelRunner, sides: Sequence[int]) -> tuple[float, float, float]:
@@ -193,7 +197,8 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
             if not shape.sprint and px <= 1024:
                 for engine, compiled in (("diffusers", False), ("compiled", True)):
                     if not (compiled and clock.device.type == "cpu"):
-                        line(model, px, batch, engine, *measure_diffusers(clock, runner, shape, px, batch, compiled))
+                        cells = measure_diffusers(clock, runner, shape, px, batch, steps, compiled)
+                        line(model, px, batch, engine, *cells)
     if not clock.over:
         packed, same, one = measure_mixed(clock, runner, [64, 96, 64] if args.tiny else [512, 1024, 2048, 512, 1024])
         print(

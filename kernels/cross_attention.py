@@ -54,7 +54,7 @@ def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _cross_attention_kernel(
     q: tl.tensor,
     k: tl.tensor,

@@ -1,4 +1,8 @@
-"""The one choice between an op's reference and its kernel: launchers make it by the device of their input."""
+"""The one choice between an op's reference and its kernel: launchers make it by the device of their input.
+
+No kernel is specialised on a count of rows, which changes from batch to batch: Triton would compile another while a
+request waits.
+"""
 
 import torch
 import triton

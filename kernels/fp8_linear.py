@@ -97,7 +97,7 @@ def _quantize_rows_kernel(
     tl.store(scale + row, own)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def _fp8_linear_kernel(
     x: tl.tensor,
     weight: tl.tensor,

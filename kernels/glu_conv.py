@@ -78,7 +78,7 @@ def _add(total: tl.tensor, weights: tl.tuple, values: tl.tuple) -> tl.tensor:
     return total + weights[0] * values[0] + weights[1] * values[1] + weights[2] * values[2]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _glu_conv_kernel(
     x: tl.tensor,
     weight: tl.tensor,

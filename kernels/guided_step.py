@@ -91,7 +91,7 @@ def solver_step(
     return x_next, denoised
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _guided_step_kernel(
     x: tl.tensor,
     output: tl.tensor,

@@ -99,7 +99,7 @@ def _relu(x: tl.tensor) -> tl.tensor:
     return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _linear_attention_state_kernel(
     k: tl.tensor,
     k_scale: tl.tensor | None,  # of rows; None, as the weight of channels, where there is no norm
@@ -159,7 +159,7 @@ def _linear_attention_reduce_kernel(
         tl.store(state + (image * heads + head).to(tl.int64) * (width + 1) * width + i * width + d, total, mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _linear_attention_kernel(
     q: tl.tensor,
     q_weight: tl.tensor | None,

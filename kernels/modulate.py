@@ -133,7 +133,7 @@ def gated_add_reference(
     return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
 
 
-@triton.jit(do_not_specialize=["attended"])  # it changes from step to step
+@triton.jit(do_not_specialize=["attended", "rows"])
 def _modulate_kernel(
     x: tl.tensor,
     gate: tl.tensor,  # None where there is none
@@ -183,7 +183,7 @@ def _modulate_kernel(
     tl.store(out + place, result.to(out.dtype.element_ty), mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _gated_add_kernel(
     x: tl.tensor,
     gate: tl.tensor,

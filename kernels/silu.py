@@ -21,9 +21,11 @@ def silu_reference(x: torch.Tensor) -> torch.Tensor:
     if x.device.type != "cpu" or x.requires_grad:
         return F.silu(x)
     x = x.contiguous()
+    even = evenly_cut(x.numel(), torch.get_num_threads())
+    if even == x.numel():
+        return F.silu(x)
     out = torch.empty_like(x)
     source, target = x.view(-1), out.view(-1)
-    even = evenly_cut(len(source), torch.get_num_threads())
     for part in (slice(even), slice(even, None)):
         torch.ops.aten.silu.out(source[part], out=target[part])
     return out

@@ -47,14 +47,15 @@ class Launch:
         aligned: dict[tuple[int, ...], Any] = {}
         for i, parameter in enumerate(self.kernel.params):
             value = self.arguments[parameter.name]
-            if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            plain = type(value) is int and not parameter.do_not_specialize
+            if parameter.is_constexpr or value is None or (plain and value == 1):
                 signature[parameter.name], constants[(i,)] = "constexpr", value
                 continue
             if isinstance(value, torch.Tensor):
                 signature[parameter.name] = "*" + TYPES[value.dtype]
             else:
                 signature[parameter.name] = "fp32" if isinstance(value, float) else "i32" if value < 2**31 else "i64"
-            if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
+            if isinstance(value, torch.Tensor) or (plain and value % 16 == 0):
                 aligned[(i,)] = [["tt.divisibility", 16]]
         source = ASTSource(self.kernel, signature, constants, aligned)
         return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=self.options)

@@ -146,3 +146,10 @@ def test_compiles(name: str, capability: int, tmp_path: Path) -> None:
 def test_every_kernel_is_compiled() -> None:
     launches = [launch for case in CASES.values() for launch in record(case.call)]
     assert {launch.name for launch in launches} == kernel_names()
+
+
+def test_no_count_of_rows_chooses_another_kernel() -> None:
+    """It would be compiled while a request waits."""
+    for launch in (launch for case in CASES.values() for launch in record(case.call)):
+        counts = [parameter for parameter in launch.kernel.params if parameter.name in ("rows", "m", "attended")]
+        assert all(parameter.do_not_specialize for parameter in counts), launch.name
