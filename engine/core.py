@@ -56,9 +56,9 @@ class EngineCore:
         models = load_models(checkpoint, device, dtype, config.quantization)
         self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes, config.exact)
         self.model = describe(checkpoint, device, dtype)
-        self.memory = memory_model(checkpoint, device, dtype)
         if config.cuda_graphs:
             self.runner.capture_graphs(config.max_batch_tokens)
+        self.memory = memory_model(checkpoint, device, dtype)  # of what the graphs leave
         costs = measure_costs(self.runner, self.model)
         log.info("%s is warm on %s in %s after %.1f s", self.model.id, device, dtype, time.monotonic() - started)
         self.scheduler = Scheduler(

@@ -38,6 +38,8 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
     add("--max-body-bytes", "largest request body (%(default)s)", type=int, metavar="BYTES")
     devices_help = "like --device; with commas between several, an engine process each (%(default)s)"
     command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
+    exact_help = "one image per forward: its bytes do not depend on who else is served, at the price of sharing"
+    command.add_argument("--exact", action="store_true", default=EngineConfig.exact, help=exact_help)
     graphs_help = "capture the denoise step at start-up, and replay it (yes, where there is a GPU)"
     command.add_argument(
         "--cuda-graphs", action=argparse.BooleanOptionalAction, default=EngineConfig.cuda_graphs, help=graphs_help

@@ -26,12 +26,11 @@ def test_defaults_are_those_of_the_config(command: str) -> None:
 
 
 def test_flags_reach_the_config() -> None:
-    flags = (
-        "--model m --devices cuda:0,cuda:1 --dtype float16 --quantization fp8 --max-queue-seconds 3 --no-cuda-graphs"
-    )
+    flags = "--model m --devices cuda:0,cuda:1 --dtype float16 --quantization fp8 --max-queue-seconds 3 --exact"
+    flags += " --no-cuda-graphs"
     args = build_parser().parse_args(["serve", *flags.split()])
     asked = dict(model="m", device="cuda:0,cuda:1", dtype="float16", quantization="fp8", max_queue_seconds=3.0)
-    expected = replace(EngineConfig(), **asked, cuda_graphs=False)
+    expected = replace(EngineConfig(), **asked, cuda_graphs=False, exact=True)
     assert engine_config(args) == expected
     assert expected.devices == ("cuda:0", "cuda:1")
 
