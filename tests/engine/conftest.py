@@ -1,6 +1,6 @@
 """Checkpoints of every family and diffusers' pipelines on them, made once per session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +13,15 @@ from ..reference import load_reference, quiet
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Models this small lose more to the hand-over between threads than they gain: seven times slower on two cores."""
+def _one_thread() -> Iterator[None]:
+    """Models this small lose more to the hand-over between threads than they gain: seven times slower on two cores.
+
+    The same for engine processes, of which several share the cores in some tests.
+    """
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
