@@ -205,6 +205,8 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
             f"{model}: one step of a mixed trace {1000 * packed:.1f} ms packed, {1000 * same:.1f} ms by shape, "
             f"{1000 * one:.1f} ms one at a time"
         )
+    if clock.over:
+        return
     picture = draw(runner, sides[0], steps)
     del runner
     exact = make_runner(shape, clock.device, dtype, "none", compute=torch.float32)

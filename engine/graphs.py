@@ -7,7 +7,7 @@ them is a few copies, replaying is one launch instead of some hundreds. The layo
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -30,7 +30,7 @@ SMALLEST = 64
 
 
 def bucket_rows(most: int) -> Iterator[int]:
-    """Four sizes to an octave, so that a ninth of the rows on average fill up: 64, 80, 96, 112, 128, 160, ..."""
+    """Four sizes to an octave, so that a twelfth of the rows on average fill up: 64, 80, 96, 112, 128, 160, ..."""
     octave = SMALLEST
     while octave <= most:
         yield from (rows for rows in range(octave, 2 * octave, octave // 4) if rows <= most)
@@ -43,6 +43,14 @@ def bucket_list(most: int) -> list[Bucket]:
     return sorted(found, key=lambda bucket: (-bucket.rows, bucket.singles))
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A step on the first rows of the buffers, and how to run it."""
+
+    tensors: StepTensors
+    replay: Callable[[], None]
+
+
 class GraphRunner:
     """Buckets captured once, packs laid into them and replayed.
 
@@ -53,7 +61,7 @@ class GraphRunner:
 
     def __init__(self, transformer: SanaTransformer, most_rows: int, draws_noise: bool) -> None:
         self.transformer = transformer
-        self.graphs: dict[Bucket, Callable[[], None]] = {}
+        self.graphs: dict[Bucket, Graph] = {}
         self._buffers = make_buffers(transformer, most_rows, draws_noise)
         self._most_rows = most_rows
         self._loaded: Pack | None = None
@@ -70,7 +78,7 @@ class GraphRunner:
             tensors = self._views(bucket)
             clear(tensors)
             try:
-                self.graphs[bucket] = self._record(partial(denoise_step, self.transformer, tensors))
+                self.graphs[bucket] = Graph(tensors, self._record(partial(denoise_step, self.transformer, tensors)))
             except RuntimeError:
                 log.exception("a step of %d rows could not be captured: it, and smaller ones, run slower", bucket.rows)
                 if device.type == "cuda":
@@ -93,14 +101,15 @@ class GraphRunner:
     def run(self, pack: Pack) -> None:
         """One step of a pack that was built for one of the buckets."""
         assert pack.bucket is not None
-        views, own = self._views(pack.bucket), pack.tensors
+        graph, own = self.graphs[pack.bucket], pack.tensors
+        views = graph.tensors
         if self._loaded is not pack:
             load(views, own)
             self._loaded = pack
         views.steps[: len(own.steps)].copy_(own.steps)
         if own.noise is not None and views.noise is not None:
             views.noise[: len(own.noise)].copy_(own.noise)
-        self.graphs[pack.bucket]()
+        graph.replay()
         own.latents.copy_(views.latents[: len(own.latents)])
         own.old_denoised.copy_(views.old_denoised[: len(own.latents)])
 

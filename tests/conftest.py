@@ -1,6 +1,7 @@
 """What every test shares: Ctrl-C reaches the programs under test; `gpu` tests are skipped, visibly, without CUDA."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,3 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(params=[1, 2, 5, 8], ids="{} threads".format)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch computes on so many, whatever the machine has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)

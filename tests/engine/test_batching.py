@@ -1,7 +1,6 @@
 """Images do not depend on who shares their batch: a mix that agrees in nothing, against each request alone."""
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -31,14 +30,6 @@ TINY = [GenerationParams("a red circle", 32 * w, 32 * h, 2, 4.5, seed=6) for w, 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     return Engine(max_step_seconds=10.0)
-
-
-@pytest.fixture(params=[1, 2, 8], ids=["one thread", "two threads", "eight threads"])
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 def pixels(image: bytes) -> np.ndarray:

@@ -1,7 +1,5 @@
 """A row is the same to the last bit however many others there are, on any number of threads."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,15 +9,7 @@ from kernels.silu import SLICE, VECTOR, evenly_cut, silu_reference
 ROWS = [1, 2, 3, 5, 8, 11, 15, 16, 17, 35, 69, 137, 274, 545, 546, 547, 1093]
 
 
-@pytest.fixture(params=[1, 2, 5, 8], ids="{} threads".format)
-def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("channels", [480, 5600])
 def test_rows_do_not_depend_on_their_number(channels: int) -> None:
     x = torch.randn(1200, 2 * channels)

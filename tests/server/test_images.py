@@ -258,7 +258,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
 
 
 def ascii_json(value: object) -> bytes:
-    return json.dumps(value).encode()  # keeps lone surrogates, as \uXXXX
+    return json.dumps(value).encode()  # keeps lone surrogates, escaped
 
 
 @pytest.mark.parametrize(("fields", "param", "code", "words"), BAD, ids=lambda value: ascii(value)[:30])
