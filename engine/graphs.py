@@ -158,6 +158,7 @@ def make_buffers(transformer: SanaTransformer, rows: int, draws_noise: bool) -> 
     starts, sizes, texts = (
         index(*shape, dtype=torch.int32) for shape in ((MAX_IMAGES + 1,), (MAX_IMAGES, 2), (MAX_IMAGES, 2))
     )
+    first = weight.new_zeros(config.num_layers, MAX_IMAGES, config.width)
     return StepTensors(
         latents=latents,
         old_denoised=torch.zeros_like(latents),
@@ -169,8 +170,8 @@ def make_buffers(transformer: SanaTransformer, rows: int, draws_noise: bool) -> 
         conditional=index(rows),
         unconditional=index(rows),
         positions=None if config.interpolation_scale is None else torch.zeros(rows, config.width, device=device),
-        layout=TableLayout.of(rows, 0, LayoutTables(index(rows), starts, sizes, texts)),
-        text=PackedText(keys, values),
+        layout=TableLayout.of(rows, 0, LayoutTables(index(rows), starts, sizes, texts, index(MAX_IMAGES))),
+        text=PackedText(keys, values, first),
     )
 
 
@@ -180,6 +181,7 @@ def clear(views: StepTensors) -> None:
     for tensor in (views.owner, views.image_owner, views.source, views.conditional, views.unconditional):
         tensor.zero_()
     tables.image_index.zero_()
+    tables.text_index.zero_()
     tables.starts.fill_(rows)
     tables.starts[0] = 0
     tables.sizes.copy_(torch.tensor([1, rows], dtype=torch.int32))
@@ -195,10 +197,12 @@ def load(views: StepTensors, pack: StepTensors) -> None:
     fill(target.starts, tables.starts, pack.layout.total)  # images without rows
     fill(target.sizes, tables.sizes, 0)
     fill(target.texts, tables.texts, 0)
+    fill(target.text_index, tables.text_index, 0)
     if views.positions is not None and pack.positions is not None:
         views.positions.copy_(pack.positions)
     views.text.keys[:, : pack.text.length].copy_(pack.text.keys)
     views.text.values[:, : pack.text.length].copy_(pack.text.values)
+    views.text.first[:, : pack.text.first.shape[1]].copy_(pack.text.first)
 
 
 def fill(buffer: torch.Tensor, values: torch.Tensor, rest: int) -> None:

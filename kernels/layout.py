@@ -45,12 +45,14 @@ class LayoutTables:
         starts: first row of each image, and the total, int32 [N + 1]. An image may have no rows.
         sizes: (height, width) of each image, int32 [N, 2].
         texts: (start, stop) of each image's text rows, int32 [N, 2].
+        text_index: text of each image, counted in the order of their rows, int64 [N].
     """
 
     image_index: torch.Tensor
     starts: torch.Tensor
     sizes: torch.Tensor
     texts: torch.Tensor
+    text_index: torch.Tensor
 
     @property
     def images(self) -> int:
@@ -108,7 +110,9 @@ class TokenLayout:
             upload(torch.tensor(values, dtype=torch.int32), self.device)
             for values in (self.offsets, self.sizes, self.texts)
         )
-        return LayoutTables(self.image_index, starts, sizes, texts)
+        order = {text: i for i, text in enumerate(sorted(set(self.texts)))}
+        text_index = upload(torch.tensor([order[text] for text in self.texts]), self.device)
+        return LayoutTables(self.image_index, starts, sizes, texts, text_index)
 
     def spread(self, vectors: torch.Tensor) -> torch.Tensor:
         """One vector per image, [N, C], to one per row, [T, C]. A copy per run: both ways faster than a gather."""

@@ -3,13 +3,15 @@
 Every released family from its config alone; images of any sizes, times and texts in one call.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import cast
 
 import torch
 from torch import nn
 
-from kernels.layout import TokenLayout
+from kernels.layout import TokenLayout, upload
 from kernels.modulate import gated_add_modulate, modulate
 
 from .embeddings import TimeEmbedding, position_embedding
@@ -23,10 +25,17 @@ HEAD_EPS = 1e-6
 
 @dataclass(frozen=True)
 class PackedText:
-    """Keys and values of every layer's cross-attention for packed text rows: they do not change between steps."""
+    """What every layer's cross-attention needs of packed texts: it does not change between steps.
 
-    keys: torch.Tensor  # [layers, S, heads, D]
-    values: torch.Tensor  # [layers, S, heads, D]
+    Args:
+        keys, values: of all text rows, [layers, S, heads, D].
+        first: its output for an image whose text has one row, the first: softmax over one key is 1. [layers, texts,
+            width].
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    first: torch.Tensor
 
     @property
     def length(self) -> int:
@@ -34,13 +43,14 @@ class PackedText:
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return self.keys.nbytes + self.values.nbytes + self.first.nbytes
 
     @staticmethod
     def cat(texts: "list[PackedText]") -> "PackedText":
         if len(texts) == 1:
             return texts[0]
-        return PackedText(torch.cat([t.keys for t in texts], 1), torch.cat([t.values for t in texts], 1))
+        parts = zip(*((text.keys, text.values, text.first) for text in texts), strict=True)
+        return PackedText(*(torch.cat(part, 1) for part in parts))
 
 
 class PatchEmbed(nn.Module):
@@ -86,11 +96,14 @@ class SanaTransformer(nn.Module):
         for block in self.blocks:
             block.attn1.pack()
 
-    def project_text(self, embeddings: torch.Tensor) -> PackedText:
-        """Text embeddings [S, caption_channels] to the keys and values of all layers: once per prompt."""
-        x = self.caption_norm(self.caption_projection(embeddings))
+    def project_text(self, *texts: torch.Tensor) -> PackedText:
+        """Embeddings of texts, [length, caption_channels] each, to what all layers need of them: once per prompt."""
+        x = self.caption_norm(self.caption_projection(torch.cat(texts)))
+        starts = upload(torch.tensor(list(accumulate(map(len, texts[:-1]), initial=0))), x.device)
         attentions = [block.attn2 for block in self.blocks]
-        return PackedText(torch.stack([a.keys(x) for a in attentions]), torch.stack([a.values(x) for a in attentions]))
+        keys, values = [a.keys(x) for a in attentions], [a.values(x) for a in attentions]
+        first = [a.output(value.index_select(0, starts)) for a, value in zip(attentions, values, strict=True)]
+        return PackedText(torch.stack(keys), torch.stack(values), torch.stack(first))
 
     def forward(
         self,
@@ -116,11 +129,14 @@ class SanaTransformer(nn.Module):
             for block, layer in zip(self.blocks, layers, strict=True)
         ]
         norms.append((*(self.scale_shift_table + embedded[:, None]).unbind(1), layout, HEAD_EPS, False))
+        constants: Sequence[torch.Tensor | None] = [None] * len(layers)
+        if layout.single_text_images:
+            constants = text.first.index_select(1, layout.tables.text_index).unbind()  # [N, width] each
         hidden = modulate(x, *norms[0])
-        for block, layer, norm, keys, values in zip(
-            self.blocks, layers, norms[1:], text.keys.unbind(), text.values.unbind(), strict=True
+        for block, layer, norm, *crossed in zip(
+            self.blocks, layers, norms[1:], text.keys.unbind(), text.values.unbind(), constants, strict=True
         ):
-            x, gate, branch = block(x, hidden, layout, layer, keys, values)
+            x, gate, branch = block(x, hidden, layout, layer, *crossed)
             x, hidden = gated_add_modulate(x, gate, branch, *norm)
         return self.proj_out(hidden)
 

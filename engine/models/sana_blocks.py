@@ -72,15 +72,9 @@ class Attention(nn.Module):
 
     def cross_attention(
         self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The output for the rows of x, [layout.attended, width], and what the first text row of each image gives.
-
-        That is all for images with one text row (an empty negative prompt): softmax over one key is 1.
-        """
-        attended = self.output(cross_attention(self.queries(x), keys, values, layout))
-        if not layout.single_text_images:
-            return attended, None
-        return attended, self.output(values.index_select(0, layout.tables.texts[:, 0]))  # [N, width]
+    ) -> torch.Tensor:
+        """x: [layout.attended, width], as the output."""
+        return self.output(cross_attention(self.queries(x), keys, values, layout))
 
     def queries(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
@@ -128,6 +122,7 @@ class SanaBlock(nn.Module):
         modulation: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
+        constants: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The block up to its last residual, which the next norm takes along.
 
@@ -135,6 +130,7 @@ class SanaBlock(nn.Module):
             x, hidden: [T, width], the second normed and modulated.
             modulation: [N, 6, width] of this layer.
             keys, values: [S, heads, D] of this layer.
+            constants: output of cross-attention for the rows behind `layout.attended`, by images, [N, width].
 
         Returns:
             x, gate [N, width] and branch [T, width]: the block's output is x + gate * branch.
@@ -145,5 +141,5 @@ class SanaBlock(nn.Module):
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
         crossed = self.attn2.cross_attention(x[: layout.attended], layout, keys, values)
-        x, hidden = add_modulate(x, *crossed, shift2, scale2, layout, self.eps, self.fp8)
+        x, hidden = add_modulate(x, crossed, constants, shift2, scale2, layout, self.eps, self.fp8)
         return x, gate2, self.ff(hidden, layout)

@@ -56,7 +56,7 @@ class Generator(nn.Module):
         spans = zip([0, *ends[:-1]], ends, strict=True)
         shared = tuple(span for span in spans for _ in range(n // len(rows)))
         layout = TokenLayout(((height, width),) * n, shared, x.device)
-        text = self.transformer.project_text(torch.cat(texts))
+        text = self.transformer.project_text(*texts)
         velocity: torch.Tensor = self.transformer(x.reshape(-1, channels), layout, times * 1000, text)
         return velocity.view(x.shape)
 

@@ -146,7 +146,7 @@ def test_prompts_share_forwards_and_change_no_bit_of_each_other(
 
 
 def entry(rows: int) -> PackedText:
-    return PackedText(torch.zeros(1, rows, 2, 4), torch.zeros(1, rows, 2, 4))  # 64 bytes a row
+    return PackedText(torch.zeros(1, rows, 2, 4), torch.zeros(1, rows, 2, 4), torch.zeros(1, 0, 8))  # 64 bytes a row
 
 
 def test_cache_computes_once_and_keeps_both_encodings_apart() -> None:

@@ -77,3 +77,8 @@ def test_images_may_share_a_text() -> None:
 def test_the_index_lives_on_the_device_of_the_layout() -> None:
     assert make_layout().image_index.device == CPU
     assert make_layout().image_index.dtype == torch.int64
+
+
+def test_texts_are_counted_in_the_order_of_their_rows() -> None:
+    layout = TokenLayout(((1, 2), (1, 2), (2, 2), (1, 1)), ((3, 5), (0, 3), (3, 5), (5, 6)), CPU)
+    assert layout.tables.text_index.tolist() == [1, 0, 1, 2]

@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.random_models import randomize, shape_of
 from engine.models.dc_ae import DCAEConfig, DCAEDecoder
-from engine.models.sana import SanaTransformer
+from engine.models.sana import PackedText, SanaTransformer
 from engine.models.sana_config import SanaConfig
 from engine.quantize import quantize_transformer
 
@@ -31,12 +31,17 @@ def made(module: nn.Module) -> nn.Module:
     return module
 
 
+def make_text(model: SanaTransformer) -> PackedText:
+    embeddings = random(sum(TEXT_LENGTHS), model.config.caption_channels)
+    return model.project_text(*embeddings.split(TEXT_LENGTHS))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_transformer(family: str) -> None:
     config = replace(SanaConfig.from_dict(TINY.transformer), **FAMILIES[family])
     model, layout = made(SanaTransformer(config)), make_layout()
     with torch.no_grad():
-        text = model.project_text(random(sum(TEXT_LENGTHS), config.caption_channels))
+        text = make_text(model)
         tokens, times = random(layout.total, config.in_channels), torch.linspace(1, 999, len(SIZES))
         fast = model(tokens, layout, times, text)
         model.pack()  # as on a GPU
@@ -52,7 +57,7 @@ def test_a_transformer_in_fp8() -> None:
     model.pack()
     quantize_transformer(model)
     with torch.no_grad():
-        text = model.project_text(random(sum(TEXT_LENGTHS), model.config.caption_channels))
+        text = make_text(model)
         tokens, times = random(layout.total, model.config.in_channels), torch.linspace(1, 999, len(SIZES))
         fast = model(tokens, layout, times, text)
     slow = model(tokens.requires_grad_(), layout, times, text).detach()
