@@ -1,6 +1,7 @@
 """Cross-attention of packed image tokens to packed text: softmax(q k^T / sqrt(D)) v, each image to its own text only.
 
-No padding token exists, so no mask does either.
+No padding token exists, so no mask does either. With a weight for q this is rms_norm over all heads first (SANA-1.5,
+section 2.3), which the kernel applies where it reads; keys are normed once per prompt.
 """
 
 import math
@@ -12,6 +13,7 @@ import triton.language as tl
 
 from .dispatch import block_of, precision, runs_kernels
 from .layout import TokenLayout
+from .rms_norm import inverse_rms, rms_norm_reference
 
 BLOCK_T, BLOCK_S = 64, 32
 """64 keys at once would spill registers on compute capability 8.0."""
@@ -19,16 +21,28 @@ MIN_QUERIES = 4
 """Of an image in the reference. With fewer, and two threads or more, its bits depend on how many images there are."""
 
 
-def cross_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """q: [layout.attended, heads, D]; k, v: [S, heads, D], all texts. Returns [layout.attended, heads, D]."""
+def cross_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: TokenLayout,
+    q_weight: torch.Tensor | None = None,
+    norm_eps: float = 1e-5,
+) -> torch.Tensor:
+    """q: [layout.attended, heads, D] before its norm; k, v: [S, heads, D], all texts; q_weight: [heads * D].
+
+    Returns [layout.attended, heads, D].
+    """
     if not runs_kernels(q):
-        return cross_attention_reference(q, k, v, layout)
+        return cross_attention_reference(q, k, v, layout, q_weight, norm_eps)
     rows, heads, width = q.shape
     tables = layout.tables
     out = torch.empty_like(q)
     if rows:
+        q_scale = None if q_weight is None else inverse_rms(q.flatten(1), norm_eps)
         _cross_attention_kernel[(triton.cdiv(rows, BLOCK_T), heads)](
-            *(q, k, v, out, tables.image_index, tables.starts, tables.texts, rows, width**-0.5 * math.log2(math.e)),
+            *(q, q_scale, q_weight, k, v, out, tables.image_index, tables.starts, tables.texts, rows),
+            width**-0.5 * math.log2(math.e),
             WIDTH=width,  # a constant, so that rows of 72 values are known to be aligned to 16 bytes
             BLOCK_T=BLOCK_T,
             BLOCK_S=BLOCK_S,
@@ -38,8 +52,17 @@ def cross_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: T
     return out
 
 
-def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
-    """q: [layout.attended, heads, D]; k, v: [S, heads, D], all texts. Returns [layout.attended, heads, D]."""
+def cross_attention_reference(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    layout: TokenLayout,
+    q_weight: torch.Tensor | None = None,
+    norm_eps: float = 1e-5,
+) -> torch.Tensor:
+    """Arguments and result as of `cross_attention`."""
+    if q_weight is not None:
+        q = rms_norm_reference(q.flatten(1), q_weight, eps=norm_eps).view_as(q)
     outputs = []
     for run in layout.text_runs:
         queries = q[run.tokens].unflatten(0, (len(run.texts), -1)).transpose(1, 2)  # [n, heads, t, D]
@@ -57,6 +80,8 @@ def cross_attention_reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
 @triton.jit(do_not_specialize=["rows"])
 def _cross_attention_kernel(
     q: tl.tensor,
+    q_scale: tl.tensor | None,  # of rows; None, as the weight of channels, where there is no norm
+    q_weight: tl.tensor | None,
     k: tl.tensor,
     v: tl.tensor,
     out: tl.tensor,
@@ -77,6 +102,10 @@ def _cross_attention_kernel(
     d = tl.arange(0, BLOCK_D)
     place = (row.to(tl.int64)[:, None] * heads + head) * WIDTH + d[None, :]
     queries = tl.load(q + place, (row < last)[:, None] & (d < WIDTH)[None, :], 0.0)
+    if q_scale is not None:
+        weight = tl.load(q_weight + head * WIDTH + d, d < WIDTH, 0.0).to(tl.float32)
+        normed = queries.to(tl.float32) * tl.load(q_scale + row, row < last, 0.0)[:, None] * weight[None, :]
+        queries = normed.to(q.dtype.element_ty)
     # Most blocks lie within one image; those that do not attend to the text of each and keep their own rows.
     for image in range(tl.load(image_index + first).to(tl.int32), tl.load(image_index + last - 1).to(tl.int32) + 1):
         start, stop = tl.load(texts + 2 * image), tl.load(texts + 2 * image + 1)

@@ -74,10 +74,8 @@ class Attention(nn.Module):
         self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
         """x: [layout.attended, width], as the output."""
-        return self.output(cross_attention(self.queries(x), keys, values, layout))
-
-    def queries(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm_q(self.to_q(x)).unflatten(-1, (self.heads, -1))  # [T, heads, D]
+        queries = self.to_q(x).unflatten(-1, (self.heads, -1))
+        return self.output(cross_attention(queries, keys, values, layout, *self.norm_weights[:1]))
 
     def keys(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm_k(self.to_k(x)).unflatten(-1, (self.heads, -1))

@@ -47,9 +47,10 @@ def linear_attention_case(dtype: torch.dtype, normed: bool = False) -> Case:
     return Case(call, {} if exact else matrix)
 
 
-def cross_attention_case(heads: int, width: int) -> Case:
+def cross_attention_case(heads: int, width: int, normed: bool = False) -> Case:
     q, k, v = (tensor(rows, heads, width) for rows in (LAYOUT.attended, 301, 301))
-    call = lambda: cross_attention.cross_attention(q, k, v, LAYOUT)  # noqa: E731
+    weight = tensor(heads * width) if normed else None
+    call = lambda: cross_attention.cross_attention(q, k, v, LAYOUT, weight)  # noqa: E731
     return Case(call, {"_cross_attention_kernel": LARGE})
 
 
@@ -113,6 +114,7 @@ CASES = {
     "linear_attention-fp32": linear_attention_case(torch.float32),
     "cross_attention-1.6B": cross_attention_case(20, 112),
     "cross_attention-0.6B": cross_attention_case(16, 72),
+    "cross_attention-normed": cross_attention_case(20, 112, normed=True),
     "modulate": modulate_case(),
     "modulate-fp8": modulate_fp8_case(),
     "rms_norm-heads": rms_norm_case(LAYOUT.total, WIDTH),

@@ -51,6 +51,21 @@ def test_a_pack_of_single_row_texts_needs_no_queries() -> None:
     assert out.shape == (0, HEADS, DIM)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_queries_are_normed_over_all_heads(dtype: torch.dtype) -> None:
+    layout = make_layout()
+    q = 3 * random(layout.attended, HEADS, DIM, dtype=dtype)
+    k, v = (random(sum(TEXT_LENGTHS), HEADS, DIM, seed=s, dtype=dtype) for s in (1, 2))
+    weight = 1 + random(HEADS * DIM, seed=3, dtype=dtype)
+    out = cross_attention(q, k, v, layout, weight)
+    flat = q.double().flatten(1)
+    normed = (flat / (flat.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()).view_as(q)
+    for image in range(layout.single_text_images.start):
+        r, text = rows(layout, image), slice(*layout.texts[image])
+        tolerance = 2e-6 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+        assert_close(out[r], softmax_attention(normed[r], k[text], v[text]), tolerance)
+
+
 @pytest.mark.parametrize("layout", random_layouts(), ids=lambda layout: str(layout.texts))
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 def test_ragged_packs_and_heads_of_any_width(layout: TokenLayout, dtype: torch.dtype) -> None:
