@@ -70,19 +70,36 @@ def gated_add_modulate(
 
 
 def gated_add(
-    x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
-) -> torch.Tensor:
-    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N; y clamped to +-limit where there is one."""
+    x: torch.Tensor,
+    gate: torch.Tensor,
+    y: torch.Tensor,
+    layout: TokenLayout,
+    limit: float | None = None,
+    fp8: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
+    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N; y clamped to +-limit where there is one.
+
+    Returns it, and of its rows those that ask queries of a text: the first `layout.attended`, quantized with `fp8`.
+    """
+    attended = layout.attended
     if not runs_kernels(x):
-        return gated_add_reference(x, gate, y, layout, limit)
+        added = gated_add_reference(x, gate, y, layout, limit)
+        return added, quantize_rows_reference(added[:attended]) if fp8 else added[:attended]
     rows, width = x.shape
     out = torch.empty_like(x)
-    block = min(1024, block_of(width))
-    block_rows = ELEMENTS // 2 // block  # a limit would spill registers with all of them
+    stored = x.new_empty(attended, width, dtype=FP8) if fp8 else None
+    stored_scale = x.new_empty(attended, dtype=torch.float32) if fp8 else None
+    block = block_of(width) if fp8 else min(1024, block_of(width))
+    block_rows = max(1, ELEMENTS // 2 // block)  # a limit would spill registers with all of them
     _gated_add_kernel[(triton.cdiv(rows, block_rows), triton.cdiv(width, block))](
-        *(x, gate, y, out, layout.tables.image_index, rows, width, gate.stride(0), limit), ROWS=block_rows, BLOCK=block
+        *(x, gate, y, out, stored, stored_scale, layout.tables.image_index, attended, rows, width),
+        *(gate.stride(0), limit, TINY),
+        ROWS=block_rows,
+        BLOCK=block,
     )
-    return out
+    if stored is None or stored_scale is None:
+        return out, out[:attended]
+    return out, QuantizedRows(stored, stored_scale, x.dtype)
 
 
 def launch_modulate(
@@ -129,7 +146,7 @@ def modulate_reference(
 def gated_add_reference(
     x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
 ) -> torch.Tensor:
-    """Arguments and result as of `gated_add`."""
+    """The sum alone; arguments as of `gated_add`."""
     return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
 
 
@@ -183,17 +200,21 @@ def _modulate_kernel(
     tl.store(out + place, result.to(out.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["attended", "rows"])
 def _gated_add_kernel(
     x: tl.tensor,
     gate: tl.tensor,
     y: tl.tensor,
     out: tl.tensor,
+    stored: tl.tensor,  # None, as its scale, where no rows are quantized
+    stored_scale: tl.tensor,
     image_index: tl.tensor,
+    attended: int,
     rows: int,
     width: int,
     gate_image: int,
     limit: float | None,
+    tiny: float,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -208,3 +229,7 @@ def _gated_add_kernel(
         branch = tl.clamp(branch, -limit, limit, propagate_nan=tl.PropagateNan.ALL)
     value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * branch
     tl.store(out + place, value.to(out.dtype.element_ty), mask)
+    if stored is not None:
+        rounded, own = quantize(value, tiny)
+        tl.store(stored + place, rounded.to(stored.dtype.element_ty), mask & (row < attended)[:, None])
+        tl.store(stored_scale + row, own, row < attended)

@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.to_qkv = pack((self.to_q, self.to_k, self.to_v))
 
     def cross_attention(
-        self, x: torch.Tensor, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
+        self, x: torch.Tensor | QuantizedRows, layout: TokenLayout, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
         """x: [layout.attended, width], as the output."""
         queries = self.to_q(x).unflatten(-1, (self.heads, -1))
@@ -134,10 +134,11 @@ class SanaBlock(nn.Module):
             x, gate [N, width] and branch [T, width]: the block's output is x + gate * branch.
         """
         _, _, gate1, shift2, scale2, gate2 = modulation.unbind(1)
-        x = gated_add(x, gate1, self.attn1.self_attention(hidden, layout), layout, self.limit)
+        attended = self.attn1.self_attention(hidden, layout)
+        x, asking = gated_add(x, gate1, attended, layout, self.limit, self.fp8)
         if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
-        crossed = self.attn2.cross_attention(x[: layout.attended], layout, keys, values)
+        crossed = self.attn2.cross_attention(asking, layout, keys, values)
         x, hidden = add_modulate(x, crossed, constants, shift2, scale2, layout, self.eps, self.fp8)
         return x, gate2, self.ff(hidden, layout)

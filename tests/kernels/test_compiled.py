@@ -77,6 +77,8 @@ def modulate_fp8_case() -> Case:
         modulate.modulate(x, shift, scale, LAYOUT, fp8=True)
         modulate.add_modulate(x, y[: LAYOUT.attended], y[:2], shift, scale, LAYOUT, fp8=True)
         modulate.gated_add_modulate(x, gate, y, shift, scale, LAYOUT, fp8=True)
+        modulate.gated_add(x, gate, y, LAYOUT, fp8=True)
+        modulate.gated_add(x, gate, y, LAYOUT, limit=65504.0, fp8=True)
 
     return Case(call, least_capability=89)
 

@@ -26,7 +26,8 @@ def test_the_gate_multiplies_what_is_added() -> None:
     layout = make_layout()
     x, y = random(layout.total, CHANNELS), random(layout.total, CHANNELS, seed=1)
     gate = random(len(SIZES), CHANNELS, seed=2)
-    out = gated_add(x, gate, y, layout)
+    out, asking = gated_add(x, gate, y, layout)
+    assert torch.equal(asking, out[: layout.attended])
     for image in range(len(SIZES)):
         r = rows(layout, image)
         assert_close(out[r], x[r] + gate[image] * y[r])
@@ -37,7 +38,7 @@ def test_half_precision_stays_half_precision() -> None:
     x = random(layout.total, CHANNELS).bfloat16()
     vectors = random(len(SIZES), CHANNELS, seed=1).bfloat16()
     assert modulate(x, vectors, vectors, layout).dtype == torch.bfloat16
-    assert gated_add(x, vectors, x, layout).dtype == torch.bfloat16
+    assert gated_add(x, vectors, x, layout)[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("layout", random_layouts(), ids=lambda layout: str(layout.sizes))
@@ -46,7 +47,7 @@ def test_ragged_packs_and_vectors_that_lie_apart(layout: TokenLayout, width: int
     """As the transformer calls them: the vectors are columns of one table."""
     shift, scale, gate = random(len(layout.sizes), 3, width, seed=2).unbind(1)
     x, y = (random(layout.total, width, seed=s) for s in range(2))
-    assert_close(gated_add(x, gate, y, layout), x + gate[layout.image_index] * y)
+    assert_close(gated_add(x, gate, y, layout)[0], x + gate[layout.image_index] * y)
     added, out = add_modulate(x, y, None, shift, scale, layout)
     assert_close(added, x + y)
     total = x.double() + y.double()
@@ -73,7 +74,7 @@ def test_half_precision_against_fp64(dtype: torch.dtype) -> None:
     assert_close(out, normed * (1 + scale.double()[image]) + shift.double()[image], 3 * eps)
     assert_close(added, total, eps)
     total = x.double() + gate.double()[image] * y.double()
-    assert_close(gated_add(x, gate, y, layout), total, eps)
+    assert_close(gated_add(x, gate, y, layout)[0], total, eps)
     added, out = gated_add_modulate(x, gate, y, shift, scale, layout)
     assert added.dtype == out.dtype == dtype
     normed = torch.nn.functional.layer_norm(total, (CHANNELS,), eps=1e-6)
@@ -87,7 +88,7 @@ def test_what_is_added_may_have_a_limit(dtype: torch.dtype) -> None:
     x, y = (random(layout.total, CHANNELS, seed=s, dtype=dtype) for s in range(2))
     y[0, 0], y[1, 1] = float("inf"), float("nan")
     gate = random(len(SIZES), CHANNELS, seed=2, dtype=dtype)
-    out = gated_add(x, gate, y, layout, limit=0.5)
+    out, _ = gated_add(x, gate, y, layout, limit=0.5)
     assert out[1, 1].isnan()
     x[1, 1], y[1, 1], out[1, 1] = 0, 0, 0
     expected = x.double() + gate.double()[layout.image_index] * y.double().clamp(-0.5, 0.5)
@@ -116,15 +117,20 @@ def test_a_result_that_comes_quantized(width: int, dtype: torch.dtype) -> None:
     x, y = (random(layout.total, width, seed=s, dtype=dtype) for s in range(2))
     x[4] = float("nan")
     shift, scale, gate = random(len(SIZES), 3, width, seed=2, dtype=dtype).unbind(1)
-    for op, arguments in ((modulate, ()), (add_modulate, (y, None)), (gated_add_modulate, (gate, y))):
-        full, eight = (op(x, *arguments, shift, scale, layout, fp8=fp8) for fp8 in (False, True))
-        if op is not modulate:
-            assert torch.equal(full[0].nan_to_num(), eight[0].nan_to_num())
-            full, eight = full[1], eight[1]
+    calls = [
+        lambda fp8: (x, modulate(x, shift, scale, layout, fp8=fp8)),
+        lambda fp8: add_modulate(x, y, None, shift, scale, layout, fp8=fp8),
+        lambda fp8: gated_add_modulate(x, gate, y, shift, scale, layout, fp8=fp8),
+        lambda fp8: gated_add(x, gate, y, layout, fp8=fp8),
+        lambda fp8: gated_add(x, gate, y, layout, limit=0.5, fp8=fp8),
+    ]
+    for call in calls:
+        (added, full), (same, eight) = call(False), call(True)
+        assert torch.equal(added.nan_to_num(), same.nan_to_num())
         assert (eight.stored.dtype, eight.dtype) == (FP8, dtype)
         restored = eight.stored.double() * eight.scale.double()[:, None]
         assert restored[4].isnan().all()
-        others = [i for i in range(layout.total) if i != 4]
+        others = [i for i in range(len(full)) if i != 4]
         wide, largest = full[others].double(), full[others].double().abs().amax(-1, keepdim=True)
         rounding = 0 if dtype == torch.float32 else torch.finfo(dtype).eps
         limit = wide.abs() * (2**-4 + rounding) + largest * (2**-10 / 448 + rounding * 2**-4)

@@ -41,7 +41,7 @@ def attention_output(clamp: bool, dtype: torch.dtype) -> torch.Tensor:
     x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
     block = ours(clamp, dtype).blocks[0]
     out = block.attn1.self_attention(x, LAYOUT)
-    return gated_add(torch.zeros_like(x), torch.ones_like(x[:1]), out, LAYOUT, block.limit)
+    return gated_add(torch.zeros_like(x), torch.ones_like(x[:1]), out, LAYOUT, block.limit)[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
