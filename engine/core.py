@@ -50,6 +50,8 @@ class EngineCore:
         refuse_foreign_kernels()
         device = choose_device(config.devices[index])
         require_compiler(device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where Triton launches, and where new streams belong
         checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
         dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
         started = time.monotonic()
