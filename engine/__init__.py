@@ -15,7 +15,7 @@ from .errors import (
 )
 from .logs import configure_logs
 from .params import check_params
-from .stats import EngineStats, StepReport
+from .stats import EngineStats, Forwards, StepReport
 from .types import (
     MAX_IMAGES,
     MAX_PARTIAL_IMAGES,
@@ -55,6 +55,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "Forwards",
     "GenerationFailed",
     "GenerationParams",
     "ImageFormat",

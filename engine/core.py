@@ -25,7 +25,7 @@ from .params import check_params
 from .request import Batch, Phase, Request
 from .runner import ModelRunner, state_of
 from .scheduler import Scheduler
-from .stats import StepReport
+from .stats import Forwards, StepReport
 from .stopwatch import Stopwatch
 from .types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
 from .warmup import measure_costs
@@ -71,7 +71,7 @@ class EngineCore:
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
         self._places = threading.BoundedSemaphore(MAX_PICTURES)
         self._costs_lock = threading.Lock()
-        self._unsettled: tuple[Batch, Stopwatch, int] | None = None
+        self._unsettled: tuple[Batch, Stopwatch, Forwards] | None = None
 
     @property
     def busy(self) -> bool:
@@ -114,23 +114,23 @@ class EngineCore:
         if batch.phase is Phase.DECODE:
             self.decode(batch.requests[0])
             return
-        watch, graph_tokens = Stopwatch(self.runner.device), 0
+        watch = Stopwatch(self.runner.device)
         if batch.phase is Phase.ENCODE:
             self.begin(batch)
-            self.runner.encode(batch.requests)
+            forwards = self.runner.encode(batch.requests)
         else:
-            graph_tokens = self.runner.denoise(batch.requests)
+            forwards = self.runner.denoise(batch.requests)
         watch.stop()
         self.settle()
-        self._unsettled = (batch, watch, graph_tokens)
+        self._unsettled = (batch, watch, forwards)
         if self.runner.device.type == "cpu":  # which queues nothing: it is done
             self.settle()
 
     def settle(self) -> None:
         """Waits for the work before the last one queued, and reports it."""
         if self._unsettled is not None:
-            (batch, watch, graph_tokens), self._unsettled = self._unsettled, None
-            self.report(batch, watch.seconds(), graph_tokens)
+            (batch, watch, forwards), self._unsettled = self._unsettled, None
+            self.report(batch, watch.seconds(), forwards)
 
     def update(self, batch: Batch) -> None:
         """What a batch has changed, told."""
@@ -175,7 +175,7 @@ class EngineCore:
         try:
             picture = pixels()
             decoded = time.monotonic()
-            self.report(Batch(Phase.DECODE, (request,)), decoded - started)
+            self.report(Batch(Phase.DECODE, (request,)), decoded - started, self.runner.decode_forwards(request))
             image = encode_image(picture, request.params, request.seed, self.model.id)
             event: Event
             if preview is None:
@@ -194,7 +194,7 @@ class EngineCore:
             wait((before,))  # it was begun first; a preview told after its image would replace it on the screen
         self._emit(event)
 
-    def report(self, batch: Batch, seconds: float, graph_tokens: int = 0) -> None:
+    def report(self, batch: Batch, seconds: float, forwards: Forwards) -> None:
         denoise, decode = batch.phase is Phase.DENOISE, batch.phase is Phase.DECODE
         report = StepReport(
             worker=self._index,
@@ -208,7 +208,7 @@ class EngineCore:
             prompt_cache_hits=self.runner.cache.hits,
             prompt_cache_misses=self.runner.cache.misses,
             memory_bytes=self.runner.memory_bytes,
-            graph_tokens=graph_tokens,
+            forwards=forwards,
         )
         with self._costs_lock:
             self.scheduler.costs = self.scheduler.costs.corrected(report)

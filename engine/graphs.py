@@ -5,7 +5,6 @@ them is a few copies, replaying is one launch instead of some hundreds. The layo
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from kernels.layout import LayoutTables, TableLayout
 
 from .models.sana import PackedText, SanaTransformer
 from .pack import COLUMNS, Bucket, Pack, Place, StepTensors, denoise_step, section_rows
+from .recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,6 @@ MAX_IMAGES = 130
 """In a pack: 64 under guidance, and one that fills each section up."""
 MAX_TEXT_ROWS = 2048
 """Of all prompts in a pack; keys and values of 1.6B take 179 kB a row."""
-WARM_UP_SECONDS = 60.0
-FREE_BYTES = 2 << 30
-"""Left to the decoder and to steps too large for a graph."""
 SMALLEST = 64
 
 
@@ -65,27 +62,19 @@ class GraphRunner:
         self._buffers = make_buffers(transformer, most_rows, draws_noise)
         self._most_rows = most_rows
         self._loaded: Pack | None = None
-        self._pool = torch.cuda.graph_pool_handle() if self._buffers.latents.is_cuda else None
 
     @torch.inference_mode()
-    def capture(self, seconds: float = WARM_UP_SECONDS) -> None:
+    def capture(self, recorder: Recorder) -> None:
         """Captures all buckets, or as many as there is time and memory for."""
-        started, device = time.monotonic(), self._buffers.latents.device
         buckets = bucket_list(self._most_rows)
         for bucket in buckets:
-            if time.monotonic() - started > seconds or not has_room(device):
-                break
             tensors = self._views(bucket)
             clear(tensors)
-            try:
-                self.graphs[bucket] = Graph(tensors, self._record(partial(denoise_step, self.transformer, tensors)))
-            except RuntimeError:
-                log.exception("a step of %d rows could not be captured: it, and smaller ones, run slower", bucket.rows)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)  # raises where the device is lost with it
+            replay = recorder.record(partial(denoise_step, self.transformer, tensors))
+            if replay is None:
                 break
-        message = "captured %d of %d graphs, up to %d rows, in %.1f s"
-        log.info(message, len(self.graphs), len(buckets), self._most_rows, time.monotonic() - started)
+            self.graphs[bucket] = Graph(tensors, replay)
+        log.info("%d of %d graphs of steps of up to %d rows", len(self.graphs), len(buckets), self._most_rows)
 
     def bucket_of(self, places: Sequence[Place]) -> Bucket | None:
         """The smallest captured bucket that holds them; None where there is none, and no graph."""
@@ -112,18 +101,6 @@ class GraphRunner:
         graph.replay()
         own.latents.copy_(views.latents[: len(own.latents)])
         own.old_denoised.copy_(views.old_denoised[: len(own.latents)])
-
-    def _record(self, call: Callable[[], None]) -> Callable[[], None]:
-        """The call as a CUDA graph that replays it; on the CPU the call itself."""
-        device = self._buffers.latents.device
-        if device.type != "cuda":
-            return call
-        call()  # compiles the kernels: nothing may be compiled while a graph is captured
-        torch.cuda.synchronize(device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            call()
-        return graph.replay
 
     def _views(self, bucket: Bucket) -> StepTensors:
         """The first rows of the buffers."""
@@ -208,7 +185,3 @@ def load(views: StepTensors, pack: StepTensors) -> None:
 def fill(buffer: torch.Tensor, values: torch.Tensor, rest: int) -> None:
     buffer[: len(values)].copy_(values)
     buffer[len(values) :].fill_(rest)
-
-
-def has_room(device: torch.device) -> bool:
-    return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] > FREE_BYTES

@@ -6,18 +6,24 @@ Gemma is causal and the instruction is constant, so its keys and values serve ev
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from transformers import DynamicCache, Gemma2Model, PreTrainedTokenizerBase
 
+from kernels.layout import upload
+
 from .models.sana import PackedText
+from .recorder import Recorder
 
 MAX_TOKENS = 300
 MAX_PROMPTS = 8
 """In one forward: Gemma-2-2B's keys and values of the instruction, about 230 tokens, are 24 MB for each of them."""
 TOKENS_STEP = 16
 """Prompts are filled up to a multiple. At least `linear.MIN_ROWS`, so that one prompt alone has as many rows."""
+GRAPH_TOKENS = 128
+"""Longest prompts that run as a CUDA graph: beyond, computing takes longer than launching."""
 Prompt = tuple[str, bool]
 """Its text, and whether it is a negative one, which is encoded without the instruction."""
 COMPLEX_HUMAN_INSTRUCTION = "\n".join(
@@ -50,6 +56,37 @@ class Prefix:
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
+class Behind:
+    """Stands where transformers has a cache: puts so many tokens of the prefix before those of the prompts.
+
+    Unlike a DynamicCache it keeps nothing: the joined keys and values of a layer are released behind it.
+    """
+
+    def __init__(self, prefix: Prefix, shared: int) -> None:
+        self.prefix = prefix
+        self.shared = shared
+
+    def get_seq_length(self) -> int:
+        return self.shared
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """keys, values: [prompts, heads, length, D]."""
+        if not self.shared:
+            return keys, values
+        before = (x[:, :, : self.shared].expand(len(keys), -1, -1, -1) for x in self.prefix.layers[layer])
+        keys, values = (torch.cat(pair, dim=2) for pair in zip(before, (keys, values), strict=True))
+        return keys, values
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A forward of so many prompts of one length, from its own tokens [prompts, length] to hidden states."""
+
+    tokens: torch.Tensor
+    hidden: torch.Tensor
+    replay: Callable[[], None]
+
+
 class PromptEncoder:
     """Texts to embeddings [tokens, C] as the released pipelines compute them, unmasked tokens only.
 
@@ -65,16 +102,33 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self.max_prompts = max_prompts
         self.prefix = self._encode_prefix()
+        self.replayed = self.launched = 0
+        self.graphs: dict[tuple[int, int], Graph] = {}
+        # Where prompts usually leave the instruction: its last token, a space, becomes part of their first word.
+        usual = common(self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION + "a"), self.prefix.ids)
+        self._shared = min(usual, len(self.prefix.ids) - 1)
+
+    def capture(self, recorder: Recorder) -> None:
+        """CUDA graphs for short prompts behind the instruction, as many as there is time and memory for."""
+        counts = [2**i for i in range(self.max_prompts.bit_length()) if 2**i <= self.max_prompts]
+        for length in range(GRAPH_TOKENS, 0, -TOKENS_STEP):
+            for count in reversed(counts):
+                tokens = torch.zeros(count, length, dtype=torch.long, device=self.model.device)
+                hidden = self.prefix.hidden.new_zeros(count, length, self.prefix.hidden.shape[-1])
+                replay = recorder.record(partial(self._replayed, tokens, hidden))
+                if replay is None:
+                    return
+                self.graphs[count, length] = Graph(tokens, hidden, replay)
 
     def encode(self, prompts: Sequence[str]) -> list[torch.Tensor]:
         """<bos>, the last token of the instruction and at most 298 tokens of each prompt.
 
         The joined text is tokenised, since its tokens may merge across the border; the longest common beginning with
-        the instruction alone is taken from the prefix.
+        the instruction alone is taken from the prefix, where prompts usually leave it at the latest.
         """
         start, length = self.prefix.ids, len(self.prefix.ids) + MAX_TOKENS - 2
         texts = [self._tokens(COMPLEX_HUMAN_INSTRUCTION + clean(prompt), length) for prompt in prompts]
-        shared = [common(ids, start) for ids in texts]
+        shared = [min(common(ids, start), self._shared) for ids in texts]
         tails = self._encode([(count, tuple(ids[count:])) for ids, count in zip(texts, shared, strict=True)])
         whole = [torch.cat([self.prefix.hidden[:count], tail]) for count, tail in zip(shared, tails, strict=True)]
         return [torch.cat([hidden[:1], hidden[len(start) - 1 :]]) for hidden in whole]
@@ -92,35 +146,56 @@ class PromptEncoder:
         for (shared, length), group in groups.items():
             for first in range(0, len(group), self.max_prompts):
                 members = group[first : first + self.max_prompts]
-                rows = self._forward([tails[i][1] for i in members], length, self._cache(shared, len(members)))
+                rows = self._run(shared, fill([tails[i][1] for i in members], length))
                 hidden |= {i: row[: len(tails[i][1])] for i, row in zip(members, rows, strict=True)}
         return [hidden[i] for i in range(len(tails))]
 
-    def _cache(self, shared: int, prompts: int) -> DynamicCache:
-        cache = DynamicCache()
-        if shared:
-            for layer, (keys, values) in enumerate(self.prefix.layers):
-                start = (prompts, -1, -1, -1)
-                cache.update(keys[:, :, :shared].expand(start), values[:, :, :shared].expand(start), layer)
-        return cache
+    def _run(self, shared: int, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens [prompts, length], on the host, that follow so many of the instruction: hidden states of each."""
+        prompts, length = tokens.shape
+        tokens = upload(tokens, self.model.device)
+        graph = self._graph(prompts, length) if shared == self._shared else None
+        if graph is None:
+            self.launched += 1
+            return self._forward(tokens, Behind(self.prefix, shared))
+        self.replayed += 1
+        graph.tokens[:prompts].copy_(tokens)  # the others stay what they were: nobody reads what becomes of them
+        graph.replay()
+        return graph.hidden[:prompts].clone()
+
+    def _graph(self, prompts: int, length: int) -> Graph | None:
+        """The smallest that holds them."""
+        counts = [count for count, tokens in self.graphs if tokens == length and count >= prompts]
+        return self.graphs[min(counts), length] if counts else None
+
+    def _replayed(self, tokens: torch.Tensor, hidden: torch.Tensor) -> None:
+        hidden.copy_(self._forward(tokens, Behind(self.prefix, self._shared)))
 
     def _encode_prefix(self) -> Prefix:
         ids = self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION)
         cache = DynamicCache()
-        (hidden,) = self._forward([ids], len(ids), cache)
+        (hidden,) = self._forward(torch.tensor([ids], device=self.model.device), cache)
         return Prefix(ids, hidden, [(layer.keys, layer.values) for layer in cast(list[Any], cache.layers)])
 
     def _tokens(self, text: str, length: int) -> list[int]:
         ids: list[int] = self.tokenizer(text, truncation=True, max_length=length)["input_ids"]
         return ids
 
-    def _forward(self, texts: Sequence[Sequence[int]], length: int, cache: DynamicCache) -> torch.Tensor:
-        """[prompts, length, C]. Filled up behind the text, where in a causal model nobody looks: no mask is needed."""
-        if not length:  # the instruction is all there is
-            return self.prefix.hidden.new_empty(len(texts), 0, self.prefix.hidden.shape[-1])
-        filled = [[*ids, *[0] * (length - len(ids))] for ids in texts]
-        tokens = torch.tensor(filled, device=self.model.device)
-        return self.model(tokens, past_key_values=cache, use_cache=True).last_hidden_state
+    def _forward(self, tokens: torch.Tensor, cache: DynamicCache | Behind) -> torch.Tensor:
+        """tokens [prompts, length] behind those of the cache: [prompts, length, C].
+
+        With a mask of its own: the one that transformers makes is assembled on the host.
+        """
+        length, before = tokens.shape[1], cache.get_seq_length()
+        hidden, dtype = tokens.new_ones(length, before + length, dtype=torch.bool).triu(before + 1), self.model.dtype
+        mask = torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)[None, None]
+        masks = {"full_attention": mask, "sliding_attention": mask}  # of 4096 tokens, which no prompt has
+        return self.model(tokens, attention_mask=masks, past_key_values=cast(Any, cache)).last_hidden_state
+
+
+def fill(texts: Sequence[Sequence[int]], length: int) -> torch.Tensor:
+    """Token ids [texts, length]. Filled up behind, where in a causal model nobody looks."""
+    return torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in texts])
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -1,28 +1,27 @@
 """What runs on the device: encode prompts, one denoise step for a packed batch, decode an image. Holds the models."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from kernels.layout import upload
-from kernels.to_uint8 import to_uint8
 
 from .checkpoint import Checkpoint
-from .errors import GenerationFailed
+from .decode import ImageDecoder
 from .graphs import GraphRunner
 from .loader import Models
 from .memory import held_memory
-from .models.dc_ae import BAND_ELEMENTS
 from .models.sana import PackedText
 from .pack import Pack, build_pack, denoise_step, places_of, step_table
 from .prompts import MAX_PROMPTS, Prompt, PromptCache, PromptEncoder
+from .recorder import WARM_UP_SECONDS, Recorder
 from .request import Request
 from .solver import Schedule, dpmpp_2m_schedule, scm_schedule
 from .state import ImageState, unit_noise
+from .stats import Forwards
 
-MIN_BAND_ELEMENTS = 2**20
-"""Below it the bands are all halo: a row or two of a large picture."""
 MAX_GRAPH_ROWS = 16384
 """Beyond it a step is long, and launching its kernels is not what takes the time."""
 MAX_PACKS = 2
@@ -37,16 +36,14 @@ class ModelRunner:
         self.device = models.device
         self.config = checkpoint.transformer
         self.solver = checkpoint.solver
-        self.scaling_factor = checkpoint.decoder.scaling_factor
         self.compression = checkpoint.decoder.compression
         with torch.inference_mode():
             self.prompts = PromptEncoder(models.text_encoder, models.tokenizer, 1 if exact else MAX_PROMPTS)
             self.null_text = self._project(self.prompts.encode_negative([""])[0])
         self.cache = PromptCache(prompt_cache_bytes)
-        self.band_elements = BAND_ELEMENTS
+        self.decoder = ImageDecoder(models.decoder, checkpoint.decoder.scaling_factor, models.dtype)
         self.graphs: GraphRunner | None = None
         self._packs: list[Pack] = []
-        self._decode_stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def schedule(self, steps: int) -> Schedule:
         if self.solver.scm:
@@ -54,8 +51,9 @@ class ModelRunner:
         return dpmpp_2m_schedule(steps, self.solver.flow_shift, self.config.timestep_scale)
 
     @torch.inference_mode()
-    def encode(self, requests: tuple[Request, ...]) -> None:
+    def encode(self, requests: tuple[Request, ...]) -> Forwards:
         """Gives each request its text and its first noise."""
+        replayed, launched = self.prompts.replayed, self.prompts.launched
         negatives = [r.params.negative_prompt if r.guided else "" for r in requests]
         prompts = [(r.params.prompt, False) for r in requests] + [(text, True) for text in negatives if text.strip()]
         texts = iter(self.cache.get(prompts, self._encode_prompts))
@@ -64,6 +62,7 @@ class ModelRunner:
         for request, negative in zip(requests, negatives, strict=True):
             if request.guided:
                 state_of(request).negative = next(texts) if negative.strip() else self.null_text
+        return Forwards(self.prompts.replayed - replayed, self.prompts.launched - launched)
 
     def _first_state(self, request: Request, text: PackedText) -> ImageState:
         params = request.params
@@ -79,17 +78,19 @@ class ModelRunner:
         return [self._project(next(negatives if negative else positive)) for _, negative in prompts]
 
     def capture_graphs(self, most_rows: int) -> None:
-        """CUDA graphs for forwards of up to so many rows."""
-        if self.device.type == "cuda":
-            self.graphs = GraphRunner(self.models.transformer, min(most_rows, MAX_GRAPH_ROWS), self.solver.scm)
-            self.graphs.capture()
+        """CUDA graphs of all phases, for denoise steps of up to so many rows."""
+        if self.device.type != "cuda":
+            return
+        until = time.monotonic() + WARM_UP_SECONDS
+        self.decoder.capture(until)
+        recorder = Recorder(self.device, until)
+        self.prompts.capture(recorder)
+        self.graphs = GraphRunner(self.models.transformer, min(most_rows, MAX_GRAPH_ROWS), self.solver.scm)
+        self.graphs.capture(recorder)
 
     @torch.inference_mode()
-    def denoise(self, requests: tuple[Request, ...]) -> int:
-        """One step for every request, each at its own place in its own schedule: one forward of the transformer.
-
-        Returns the rows of the CUDA graph that ran; 0 where none did.
-        """
+    def denoise(self, requests: tuple[Request, ...]) -> Forwards:
+        """One step for every request, each at its own place in its own schedule: one forward of the transformer."""
         states = [state_of(request) for request in requests]
         pack = self._pack_of(requests, states)
         steps = [(state.schedule, request.step) for state, request in zip(states, requests, strict=True)]
@@ -104,45 +105,29 @@ class ModelRunner:
             pack.tensors.noise.copy_(upload(torch.cat(noise), self.device))
         if pack.bucket is None:
             denoise_step(self.models.transformer, pack.tensors)
-            return 0
+            return Forwards(launched=1)
         assert self.graphs is not None
         self.graphs.run(pack)
-        return pack.bucket.rows
+        return Forwards(replayed=1, graph_tokens=pack.bucket.rows)
 
     @torch.inference_mode()
     def decode(self, request: Request) -> Callable[[], np.ndarray]:
-        """Decodes a finished image, or the estimate of one on its way.
-
-        Returns at once on CUDA, where a stream of its own works beside the next steps; the function returned waits for
-        it and gives the pixels, uint8 [H, W, 3]. It raises GenerationFailed when the numbers overflowed.
-        """
+        """Decodes a finished image, or the estimate of one on its way, as `ImageDecoder.decode`."""
         state = state_of(request)
         latents = state.latents if request.denoise_done else state.old_denoised * state.schedule.final_scale
         if request.denoise_done:
             self._packs = [pack for pack in self._packs if request not in pack.requests]
-        if self._decode_stream is None:
-            pixels, finite = self._decode_bands(latents, state.size)
-            return lambda: self._checked(pixels, finite)
-        done = torch.cuda.Event()
-        self._decode_stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._decode_stream):
-            latents.record_stream(self._decode_stream)
-            pixels, finite = self._decode_bands(latents, state.size)
-            done.record()
+        return self.decoder.decode(latents, state.size)
 
-        def wait() -> np.ndarray:
-            done.synchronize()
-            return self._checked(pixels, finite)
-
-        return wait
+    def decode_forwards(self, request: Request) -> Forwards:
+        """What `decode` runs for it."""
+        graph = state_of(request).size in self.decoder.graphs
+        return Forwards(replayed=1) if graph else Forwards(launched=1)
 
     def shrink_bands(self) -> bool:
-        """After too little memory for a decode: bands of a quarter. False when they cannot be smaller."""
+        """After too little memory for a decode. False when bands cannot be smaller."""
         self.release_memory()
-        if self.band_elements <= MIN_BAND_ELEMENTS:
-            return False
-        self.band_elements //= 4
-        return True
+        return self.decoder.shrink_bands()
 
     def release_memory(self) -> None:
         """Gives back what the allocator keeps at hand."""
@@ -159,26 +144,6 @@ class ModelRunner:
     def memory_bytes(self) -> int:
         """Held on the device; on the CPU, resident."""
         return held_memory(self.device)
-
-    def _decode_bands(self, latents: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels uint8 [H, W, 3] on the host, once the stream is done, and whether all numbers were finite."""
-        decoder = self.models.decoder
-        dtype = decoder.conv_in.weight.dtype
-        scaled = latents.T.unflatten(1, size).unsqueeze(0).to(dtype) / self.scaling_factor
-        height, width = (side * self.compression for side in size)
-        on_cuda = self.device.type == "cuda"
-        pixels = torch.empty(height, width, 3, dtype=torch.uint8, pin_memory=on_cuda)
-        finite = torch.isfinite(latents).all()
-        for rows, band in decoder.bands(scaled.contiguous(memory_format=torch.channels_last), self.band_elements):
-            finite &= torch.isfinite(band).all()
-            pixels[rows].copy_(to_uint8(band[0]), non_blocking=on_cuda)
-        return pixels, finite
-
-    def _checked(self, pixels: torch.Tensor, finite: torch.Tensor) -> np.ndarray:
-        if not finite.item():
-            dtype = str(self.models.dtype).removeprefix("torch.")
-            raise GenerationFailed(f"the picture overflowed in {dtype}; start the server with a wider --dtype")
-        return pixels.numpy()
 
     def _pack_of(self, requests: tuple[Request, ...], states: list[ImageState]) -> Pack:
         """The pack of exactly these, laid out anew where it is not at hand. An image is in one pack at most."""

@@ -5,6 +5,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Forwards:
+    """How often the networks ran in a step.
+
+    Args:
+        replayed: by a CUDA graph.
+        launched: kernel by kernel.
+        graph_tokens: rows of the graph of a denoise step, what fills it up included.
+    """
+
+    replayed: int = 0
+    launched: int = 0
+    graph_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class StepReport:
     """One step of one engine process, sent when it is done.
 
@@ -18,7 +33,7 @@ class StepReport:
         images, requests: how many took part.
         prompt_cache_hits, prompt_cache_misses: of this process, since it started.
         memory_bytes: held on the device; for the CPU, resident in the process.
-        graph_tokens: rows of the CUDA graph that ran, what fills it up included; 0 where the kernels were launched.
+        forwards: of the networks; none where all prompts were found encoded.
     """
 
     worker: int
@@ -32,7 +47,7 @@ class StepReport:
     prompt_cache_hits: int
     prompt_cache_misses: int
     memory_bytes: int
-    graph_tokens: int = 0
+    forwards: Forwards = Forwards()
 
 
 @dataclass(frozen=True)

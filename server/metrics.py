@@ -33,7 +33,8 @@ class Metrics:
         self.steps = histogram("sana_step_seconds", "Of the device, by phase.", ["phase"], buckets=STEP_SECONDS)
         self.tokens = histogram("sana_batch_tokens", "Rows of a forward.", buckets=TOKENS)
         self.occupancy = histogram("sana_batch_occupancy", "Share of the token budget used.", buckets=SHARES)
-        self.graphs = counter("sana_graph_steps", "Denoise steps, by whether a CUDA graph ran them.", ["graph"])
+        forwards_help = "Of the networks, by phase and whether a CUDA graph ran them."
+        self.forwards = counter("sana_forwards", forwards_help, ["phase", "graph"])
         self.filling = counter("sana_graph_filling_tokens", "Rows of CUDA graphs beyond those of their batch.")
         self.batch_images = histogram("sana_batch_images", "Images in a forward.", buckets=IMAGES)
 
@@ -43,13 +44,14 @@ class Metrics:
 
     def observe_step(self, report: StepReport) -> None:
         self.steps.labels(report.phase).observe(report.seconds)
+        self.forwards.labels(report.phase, "yes").inc(report.forwards.replayed)
+        self.forwards.labels(report.phase, "no").inc(report.forwards.launched)
         if report.tokens:
             self.tokens.observe(report.tokens)
             # a single image may exceed the budget, which is 0 on a slow device: it fills its step
             self.occupancy.observe(report.tokens / max(report.token_budget, report.tokens))
             self.batch_images.observe(report.images)
-            self.graphs.labels("yes" if report.graph_tokens else "no").inc()
-            self.filling.inc(max(0, report.graph_tokens - report.tokens))
+            self.filling.inc(max(0, report.forwards.graph_tokens - report.tokens))
 
     def observe_image(self, params: GenerationParams, timings: Timings) -> None:
         self.images.inc()

@@ -3,7 +3,7 @@
 Tensors are channels-last in memory, so that norms over channels and 1x1 products read contiguous rows.
 """
 
-from functools import lru_cache
+from collections import deque
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,19 @@ FFN_BAND_ELEMENTS = 2**26
 """Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); beyond it, bands of rows."""
 
 
-@lru_cache(maxsize=16)  # a layout's tables are copied to the device when they are first read: not once per block
-def image_layout(n: int, height: int, width: int, device: torch.device) -> TokenLayout:
-    """[N, H, W, C] as packed images without text."""
-    return TokenLayout(((height, width),) * n, ((0, 1),) * n, device)
+recent_layouts: deque[TokenLayout] = deque(maxlen=32)
+"""A decode needs less than ten. A CUDA graph reads their tables: who captured one has to keep them."""
+
+
+def image_layout(pixels: torch.Tensor) -> TokenLayout:
+    """[N, H, W, C] as packed images without text. Its tables are copied to the device once, not in every block."""
+    n, height, width, _ = pixels.shape
+    sizes = ((height, width),) * n
+    for layout in recent_layouts:
+        if layout.sizes == sizes and layout.device == pixels.device:
+            return layout
+    recent_layouts.append(TokenLayout(sizes, ((0, 1),) * n, pixels.device))
+    return recent_layouts[-1]
 
 
 def activation(name: str) -> nn.Module:
@@ -137,7 +146,7 @@ class MultiScaleLinearAttention(nn.Module):
         n, _, height, width = qkv.shape
         pixels = qkv.movedim(1, -1)
         q, k, v = pixels.reshape(n * height * width, -1, 3, self.head_dim).unbind(2)
-        return linear_attention(q, k, v, image_layout(*pixels.shape[:3], pixels.device)).reshape(n, height, width, -1)
+        return linear_attention(q, k, v, image_layout(pixels)).reshape(n, height, width, -1)
 
 
 class GLUMBConv(nn.Module):
@@ -165,7 +174,7 @@ class GLUMBConv(nn.Module):
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
         hidden = self.conv_inverted(x).movedim(1, -1)  # [N, H, W, 8C]
-        layout = image_layout(*hidden.shape[:3], hidden.device)
+        layout = image_layout(hidden)
         gated = glu_conv(hidden.flatten(0, 2), self.conv_depth.weight, self.conv_depth.bias, layout)
         return self.norm(self.conv_point(gated.view(*hidden.shape[:3], -1).movedim(-1, 1)), residual=x)
 

@@ -107,7 +107,7 @@ def test_too_little_memory_means_smaller_packs_and_then_one_clear_error(
         patch.setattr(engine.core.runner.models.decoder, "shallow", small_decode)
         assert len(engine.draw_files(MIX[:2])) == len(expected)
         assert engine.core.scheduler.token_budget <= limit
-        assert engine.core.runner.band_elements < BAND_ELEMENTS
+        assert engine.core.runner.decoder.band_elements < BAND_ELEMENTS
         engine.core.submit(Submit("huge", GenerationParams("a cat", 512, 512, 2, 4.5, seed=0)))
         engine.core.submit(Submit("small", MIX[0]))
         (failed,) = [event for event in engine.run(outcomes=3) if isinstance(event, Failed)]

@@ -1,19 +1,22 @@
 """Buckets and what fills them up. That graphs draw the same pictures: tests/kernels/whole_steps.py."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.random_models import Shape, make_runner, shape_of
 from engine import GenerationParams
 from engine.graphs import MAX_IMAGES, MAX_TEXT_ROWS, GraphRunner, bucket_list, bucket_rows
 from engine.pack import Bucket, Pack, build_pack, denoise_step, places_of, section_rows, step_table
+from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import ModelRunner, state_of
+
+from .host_reads import HostReads
 
 CPU = torch.device("cpu")
 TINY = shape_of("tiny")
@@ -85,25 +88,19 @@ def test_the_smallest_bucket_that_holds_a_pack(
     graphs = GraphRunner(runner.models.transformer, 256, draws_noise=False)
     states = [state_of(request) for request in encoded(runner, pictures)]
     assert graphs.bucket_of(places_of(states)) is None  # nothing is captured yet
-    graphs.capture()
+    graphs.capture(Recorder(CPU, math.inf))
     assert graphs.bucket_of(places_of(states)) == expected
 
 
-def test_a_capture_ends_with_its_time(runner: ModelRunner) -> None:
-    graphs = GraphRunner(runner.models.transformer, 256, draws_noise=False)
-    graphs.capture(seconds=-1.0)
-    assert not graphs.graphs
+def test_a_capture_that_ends_early_leaves_the_largest(runner: ModelRunner) -> None:
+    graphs, recorder = GraphRunner(runner.models.transformer, 256, draws_noise=False), Recorder(CPU, math.inf)
+    record = recorder.record
 
+    def only_two(call: Callable[[], None]) -> Callable[[], None] | None:
+        return record(call) if len(graphs.graphs) < 2 else None
 
-def test_a_capture_that_fails_leaves_what_there_is(runner: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def record(graphs: GraphRunner, call: Any) -> Any:
-        if len(graphs.graphs) == 2:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return call
-
-    monkeypatch.setattr(GraphRunner, "_record", record)
-    graphs = GraphRunner(runner.models.transformer, 256, draws_noise=False)
-    graphs.capture()
+    recorder.record = only_two  # type: ignore[method-assign]
+    graphs.capture(recorder)
     assert list(graphs.graphs) == bucket_list(256)[:2]
 
 
@@ -124,31 +121,6 @@ def test_what_fills_a_pack_up_changes_no_picture(runner: ModelRunner, pictures: 
     torch.testing.assert_close(filled.tensors.latents, plain.tensors.latents, rtol=1e-5, atol=1e-6)
     for one, other in zip(plain.requests, filled.requests, strict=True):
         torch.testing.assert_close(state_of(one).latents, state_of(other).latents, rtol=1e-5, atol=1e-6)
-
-
-class HostReads(TorchDispatchMode):
-    """What makes a host wait for its device, or a device for values of the host: no graph can hold it."""
-
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "item", "unique", "equal.default")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(f"aten.{name}" in str(func) for name in self.FORBIDDEN):
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def host_reads() -> HostReads:
-    mode = HostReads()
-    with mode:
-        assert torch.ones(1).item() == 1  # it sees what it should
-    assert mode.found == ["aten._local_scalar_dense.default"]
-    mode.found.clear()
-    return mode
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -1,5 +1,6 @@
 """Prompt embeddings against diffusers' unmasked ones."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,21 @@ import torch
 from diffusers import SanaPipeline, SanaSprintPipeline
 
 from engine.models.sana import PackedText
-from engine.prompts import COMPLEX_HUMAN_INSTRUCTION, MAX_PROMPTS, MAX_TOKENS, Prompt, PromptCache, PromptEncoder, clean
+from engine.prompts import (
+    COMPLEX_HUMAN_INSTRUCTION,
+    GRAPH_TOKENS,
+    MAX_PROMPTS,
+    MAX_TOKENS,
+    TOKENS_STEP,
+    Prompt,
+    PromptCache,
+    PromptEncoder,
+    clean,
+)
+from engine.recorder import Recorder
 
 from ..reference import REL, relative_error
+from .host_reads import HostReads
 
 Reference = Callable[[str], SanaPipeline | SanaSprintPipeline]
 PROMPTS = {
@@ -143,6 +156,42 @@ def test_prompts_share_forwards_and_change_no_bit_of_each_other(
     for prompt, positive, negative in zip(prompts, together, negatives, strict=True):
         assert torch.equal(encoder.encode([prompt])[0], positive)
         assert torch.equal(encoder.encode_negative([prompt])[0], negative)
+
+
+@torch.inference_mode()
+def test_graphs_encode_the_same(encoder: PromptEncoder) -> None:
+    """On the CPU a graph is the forward itself, on the graph's own tensors."""
+    prompts = [*PROMPTS.values(), *(f"{n} cats" for n in range(20))]
+    expected, launched = encoder.encode(prompts), encoder.launched
+    try:
+        encoder.capture(Recorder(torch.device("cpu"), math.inf))
+        actual = encoder.encode(prompts)
+    finally:
+        encoder.graphs.clear()
+    assert encoder.replayed > 3
+    assert 0 < encoder.launched - launched < launched  # long prompts, and those that change more of the instruction
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert relative_error(ours, theirs) <= REL
+
+
+@pytest.mark.parametrize("most", [1, 6, 8])
+def test_graphs_are_for_few_and_for_many_prompts(reference: Reference, most: int) -> None:
+    pipeline = reference("sana-1.0")
+    with torch.inference_mode():
+        encoder = PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, most)
+    encoder.capture(Recorder(torch.device("cpu"), math.inf))
+    lengths = range(TOKENS_STEP, GRAPH_TOKENS + 1, TOKENS_STEP)
+    assert set(encoder.graphs) == {(count, length) for count in (1, 2, 4, 8) if count <= most for length in lengths}
+
+
+@torch.inference_mode()
+def test_a_forward_waits_for_nothing(encoder: PromptEncoder, host_reads: HostReads) -> None:
+    tokens = torch.ones(2, 16, dtype=torch.long)
+    hidden = torch.zeros(2, 16, encoder.prefix.hidden.shape[-1])
+    with host_reads:
+        encoder._replayed(tokens, hidden)
+    assert host_reads.found == []
+    assert hidden.any()
 
 
 def entry(rows: int) -> PackedText:

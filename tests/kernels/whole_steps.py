@@ -3,6 +3,7 @@
 On the CPU the graph of a bucket is the step itself on the bucket's buffers, so all but the capture is what a GPU does.
 """
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from benchmarks.random_models import Shape, make_runner, shape_of
 from engine import GenerationParams
 from engine.graphs import GraphRunner
+from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import ModelRunner, state_of
 
@@ -46,7 +48,7 @@ def draw(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
     rows = []
     for _ in range(2):
         for requests in packs:
-            rows.append(runner.denoise(requests))
+            rows.append(runner.denoise(requests).graph_tokens)
             for request in requests:
                 request.step += 1
     return [state_of(request).latents.clone() for requests in packs for request in requests], rows
@@ -58,7 +60,7 @@ def test_a_graph_draws_what_its_kernels_draw(shape: Shape) -> None:
     expected, rows = draw(runner)
     assert set(rows) == {0}
     runner.graphs = GraphRunner(runner.models.transformer, 128, shape.sprint)
-    runner.graphs.capture()
+    runner.graphs.capture(Recorder(CPU, until=math.inf))
     actual, rows = draw(runner)
     assert all(rows)
     for ours, theirs in zip(actual, expected, strict=True):

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine import GenerationParams, StepReport, Timings
+from engine import Forwards, GenerationParams, StepReport, Timings
 from server.metrics import Metrics, size_class
 
 SERIES = [
@@ -17,7 +17,7 @@ SERIES = [
     "sana_batch_tokens",
     "sana_batch_occupancy",
     "sana_batch_images",
-    "sana_graph_steps",
+    "sana_forwards",
     "sana_graph_filling_tokens",
     "sana_ready",
     "sana_queue_seconds",
@@ -101,14 +101,16 @@ def test_an_image_beyond_the_budget_fills_its_step(budget: int) -> None:
 
 def test_steps_fill_the_histograms() -> None:
     metrics = Metrics()
-    metrics.observe_step(StepReport(0, "denoise", 0.03, 512, 1024, 0, 4, 2, 0, 0, 0, graph_tokens=640))
-    metrics.observe_step(StepReport(0, "encode", 0.01, 0, 1024, 0, 1, 1, 0, 1, 0))
+    metrics.observe_step(StepReport(0, "denoise", 0.03, 512, 1024, 0, 4, 2, 0, 0, 0, Forwards(1, 0, 640)))
+    metrics.observe_step(StepReport(0, "encode", 0.01, 0, 1024, 0, 1, 1, 0, 1, 0, Forwards(2, 1)))
     metrics.observe_image(GenerationParams("a", 256, 256, 1, 1.0, 0), Timings(1, 2, 3, 4))
     samples = parse(metrics.render().decode())
     assert samples[("sana_batch_tokens_count", ())] == 1
     assert samples[("sana_batch_occupancy_sum", ())] == 0.5
     assert samples[("sana_batch_images_sum", ())] == 4
-    assert samples[("sana_graph_steps_total", (("graph", "yes"),))] == 1
+    assert samples[("sana_forwards_total", (("graph", "yes"), ("phase", "denoise")))] == 1
+    assert samples[("sana_forwards_total", (("graph", "yes"), ("phase", "encode")))] == 2
+    assert samples[("sana_forwards_total", (("graph", "no"), ("phase", "encode")))] == 1
     assert samples[("sana_graph_filling_tokens_total", ())] == 128
     assert samples[("sana_step_seconds_count", (("phase", "encode"),))] == 1
     assert samples[("sana_stage_seconds_sum", (("stage", "decode"),))] == 4
