@@ -17,12 +17,14 @@ TIMEOUT_SECONDS = 60.0
 
 
 class Engine:
-    """An engine core on the CPU and what it has told, in `told`, since `draw` was last called."""
+    """An engine core and what it has told, in `told`, since `draw` was last called."""
 
-    def __init__(self, model: Path | str = "demo", dtype: str = "float32", **settings: Any) -> None:
+    def __init__(
+        self, model: Path | str = "demo", dtype: str = "float32", device: str = "cpu", **settings: Any
+    ) -> None:
         self.events: queue.SimpleQueue[Event | StepReport] = queue.SimpleQueue()
         self.told: list[Event | StepReport] = []
-        self.core = EngineCore(EngineConfig(model=str(model), device="cpu", dtype=dtype, **settings), self.events.put)
+        self.core = EngineCore(EngineConfig(model=str(model), device=device, dtype=dtype, **settings), self.events.put)
 
     def draw(self, requests: Sequence[GenerationParams]) -> list[np.ndarray]:
         """All requests at once: of each, pixels uint8 [n, H, W, 3]."""

@@ -1,5 +1,6 @@
-"""Packs of unequal images for the tests of the ops."""
+"""Packs of unequal images for the tests of the ops, on the device that these are for."""
 
+import os
 import random as random_numbers
 
 import torch
@@ -7,7 +8,8 @@ import triton
 
 from kernels.layout import TokenLayout
 
-CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("KERNEL_TESTS_DEVICE", "cpu"))
+"""test_on_gpu.py sets it for a process of its own."""
 SIZES = ((3, 5), (3, 5), (1, 1), (4, 2), (1, 7), (5, 5))
 TEXT_LENGTHS = (4, 4, 9, 2, 1, 1)
 INTERPRETED = bool(triton.knobs.runtime.interpret)
@@ -20,7 +22,7 @@ def make_layout(sizes: tuple[tuple[int, int], ...] = SIZES, lengths: tuple[int, 
     """Texts lie end to end in the order of the images."""
     ends = torch.tensor(lengths).cumsum(0).tolist()
     texts = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
-    return TokenLayout(sizes, texts, CPU)
+    return TokenLayout(sizes, texts, DEVICE)
 
 
 def random_layouts(count: int = 4) -> list[TokenLayout]:
@@ -35,7 +37,7 @@ def random_layouts(count: int = 4) -> list[TokenLayout]:
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype).to(DEVICE)
 
 
 def rows(layout: TokenLayout, image: int) -> slice:

@@ -4,7 +4,7 @@ import torch
 from kernels.cross_attention import cross_attention
 from kernels.layout import TokenLayout
 
-from .packs import CPU, HALF, SIZES, TEXT_LENGTHS, assert_close, make_layout, random, random_layouts, rows
+from .packs import DEVICE, HALF, SIZES, TEXT_LENGTHS, assert_close, make_layout, random, random_layouts, rows
 
 HEADS, DIM = 2, 8
 
@@ -37,8 +37,8 @@ def test_a_text_of_nan_does_not_reach_other_images() -> None:
 
 
 def test_two_images_share_one_text() -> None:
-    shared = TokenLayout(((2, 2), (2, 2)), ((1, 4), (1, 4)), CPU)
-    copied = TokenLayout(((2, 2), (2, 2)), ((0, 3), (3, 6)), CPU)
+    shared = TokenLayout(((2, 2), (2, 2)), ((1, 4), (1, 4)), DEVICE)
+    copied = TokenLayout(((2, 2), (2, 2)), ((0, 3), (3, 6)), DEVICE)
     q, k, v = (random(8, HEADS, DIM, seed=s) for s in range(3))
     twice = [torch.cat([x[1:4], x[1:4]]) for x in (k, v)]
     assert torch.equal(cross_attention(q, k, v, shared), cross_attention(q, *twice, copied))

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
 
-from .packs import SIZES, assert_close, make_layout, random, random_layouts, rows
+from .packs import DEVICE, SIZES, assert_close, make_layout, random, random_layouts, rows
 
 CHANNELS = 6
 WEIGHT, BIAS = random(2 * CHANNELS, 1, 3, 3, seed=1), random(2 * CHANNELS, seed=2)
@@ -15,7 +15,7 @@ def formula(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """One image in fp64: x [h * w, 2C] to [h * w, C]."""
     height, width = size
     padded = F.pad(F.silu(x.double()).T.unflatten(1, size), (1, 1, 1, 1))
-    convolved = torch.empty(height, width, x.shape[1], dtype=torch.float64)
+    convolved = torch.empty(height, width, x.shape[1], dtype=torch.float64, device=DEVICE)
     for i in range(height):
         for j in range(width):
             convolved[i, j] = (padded[:, i : i + 3, j : j + 3] * WEIGHT[:, 0].double()).sum((1, 2)) + BIAS
@@ -56,7 +56,7 @@ def test_ragged_packs(layout: TokenLayout, dtype: torch.dtype) -> None:
 def test_without_a_bias() -> None:
     layout = make_layout()
     x = random(layout.total, 2 * CHANNELS)
-    zeros = torch.zeros(2 * CHANNELS)
+    zeros = torch.zeros(2 * CHANNELS, device=DEVICE)
     assert torch.equal(glu_conv(x, WEIGHT, None, layout), glu_conv(x, WEIGHT, zeros, layout))
 
 
@@ -73,5 +73,9 @@ def test_lines_that_cross_the_borders_of_programs() -> None:
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # of numpy, which interprets it
 def test_large_values_do_not_overflow() -> None:
     layout = make_layout(((2, 3),), (2,))
-    x = torch.tensor([-1e4, -100.0, -1.0, 1.0, 100.0, 1e4])[:, None].expand(-1, 2 * CHANNELS).contiguous()
+    x = (
+        torch.tensor([-1e4, -100.0, -1.0, 1.0, 100.0, 1e4], device=DEVICE)[:, None]
+        .expand(-1, 2 * CHANNELS)
+        .contiguous()
+    )
     assert_close(glu_conv(x, WEIGHT, BIAS, layout), formula(x, (2, 3)))

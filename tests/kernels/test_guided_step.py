@@ -5,7 +5,7 @@ import torch
 
 from kernels.guided_step import guided_step
 
-from .packs import assert_close, random
+from .packs import DEVICE, assert_close, random
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -14,7 +14,7 @@ from .packs import assert_close, random
 def test_formula(rows: int, width: int, noisy: bool, dtype: torch.dtype) -> None:
     x, old, noise = (random(rows, width, seed=s) for s in range(3))
     output = random(2 * rows + 3, width, seed=3).to(dtype)
-    order = torch.randperm(2 * rows + 3, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(2 * rows + 3, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     conditional, unconditional = order[:rows], order[rows : 2 * rows]
     unconditional[::3] = conditional[::3]  # rows without guidance
     guidance, coefficients = 4.5 * random(rows, 1, seed=4), random(rows, 6, seed=5)
@@ -33,8 +33,10 @@ def test_a_nan_stays_in_its_row() -> None:
     x, old = random(8, 4), random(8, 4, seed=1)
     output = random(8, 4, seed=2)
     output[3] = float("nan")
-    index = torch.arange(8)
-    x_next, denoised = guided_step(x, output, index, index, torch.ones(8, 1), old, None, random(8, 6, seed=3))
+    index = torch.arange(8, device=DEVICE)
+    x_next, denoised = guided_step(
+        x, output, index, index, torch.ones(8, 1, device=DEVICE), old, None, random(8, 6, seed=3)
+    )
     for result in (x_next, denoised):
         assert result[3].isnan().all()
         assert result[index != 3].isfinite().all()

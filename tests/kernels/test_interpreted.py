@@ -10,6 +10,7 @@ import sys
 
 from ..deploy.dockerfile import ROOT
 
+WHOLE = ["tests/kernels/whole_models.py", "tests/kernels/whole_steps.py"]
 OPS = sorted(path for path in (ROOT / "kernels").glob("*.py") if "@triton.jit" in path.read_text())
 
 
@@ -30,7 +31,7 @@ def test_every_kernel_computes_its_op() -> None:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for tests in (ops, ["tests/kernels/whole_models.py", "tests/kernels/whole_steps.py"])
+        for tests in (ops, WHOLE)
     ]
     said = [child.communicate()[0] for child in children]
     ran: set[str] = set()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kernels.layout import TokenLayout
 
-from .packs import CPU, SIZES, make_layout
+from .packs import DEVICE, SIZES, make_layout
 
 sizes_strategy = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8)
 
@@ -33,17 +33,17 @@ def test_attended_counts_the_rows_before_the_first_single(lengths: tuple[int, ..
 
 def test_an_empty_pack_a_text_without_rows_and_unequal_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        TokenLayout((), (), CPU)
+        TokenLayout((), (), DEVICE)
     with pytest.raises(ValueError, match="1 image sizes for 2 texts"):
-        TokenLayout(((1, 1),), ((0, 1), (1, 2)), CPU)
+        TokenLayout(((1, 1),), ((0, 1), (1, 2)), DEVICE)
     with pytest.raises(ValueError, match="at least one text row"):
-        TokenLayout(((1, 1),), ((3, 3),), CPU)
+        TokenLayout(((1, 1),), ((3, 3),), DEVICE)
 
 
 @settings(deadline=None)  # a loaded machine is no failure
 @given(sizes_strategy)
 def test_runs_tile_the_matrix_in_order(sizes: list[tuple[int, int]]) -> None:
-    layout = TokenLayout(tuple(sizes), tuple((0, 2) for _ in sizes), CPU)
+    layout = TokenLayout(tuple(sizes), tuple((0, 2) for _ in sizes), DEVICE)
     shapes = [(run.height, run.width) for run in layout.runs for _ in range(run.count)]
     assert shapes == sizes
     starts = [run.tokens.start for run in layout.runs]
@@ -70,15 +70,15 @@ def test_text_runs_tile_the_attended_rows(sizes: list[tuple[int, int]], data: st
 
 
 def test_images_may_share_a_text() -> None:
-    layout = TokenLayout(((1, 2), (1, 2)), ((0, 5), (0, 5)), CPU)
+    layout = TokenLayout(((1, 2), (1, 2)), ((0, 5), (0, 5)), DEVICE)
     assert layout.text_runs[0].texts == (slice(0, 5), slice(0, 5))
 
 
 def test_the_index_lives_on_the_device_of_the_layout() -> None:
-    assert make_layout().image_index.device == CPU
+    assert make_layout().image_index.device == DEVICE
     assert make_layout().image_index.dtype == torch.int64
 
 
 def test_texts_are_counted_in_the_order_of_their_rows() -> None:
-    layout = TokenLayout(((1, 2), (1, 2), (2, 2), (1, 1)), ((3, 5), (0, 3), (3, 5), (5, 6)), CPU)
+    layout = TokenLayout(((1, 2), (1, 2), (2, 2), (1, 1)), ((3, 5), (0, 3), (3, 5), (5, 6)), DEVICE)
     assert layout.tables.text_index.tolist() == [1, 0, 1, 2]

@@ -4,7 +4,7 @@ import torch
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention, relu_attention_state
 
-from .packs import CPU, HALF, SIZES, assert_close, make_layout, random, random_layouts, rows
+from .packs import DEVICE, HALF, SIZES, assert_close, make_layout, random, random_layouts, rows
 
 
 def quadratic(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def test_ragged_packs_and_heads_of_any_width(layout: TokenLayout, dtype: torch.d
 
 def test_an_image_of_several_chunks_among_small_ones() -> None:
     """The kernel adds up states of 256 rows each; borders of images and of chunks fall together and apart."""
-    layout = TokenLayout(((2, 3), (25, 30), (1, 1), (1, 11), (16, 16), (3, 3)), ((0, 2),) * 6, CPU)
+    layout = TokenLayout(((2, 3), (25, 30), (1, 1), (1, 11), (16, 16), (3, 3)), ((0, 2),) * 6, DEVICE)
     assert 768 in layout.offsets
     q, k, v = (random(layout.total, 1, 16, seed=s) for s in range(3))
     out = linear_attention(q, k, v, layout)

@@ -3,7 +3,7 @@ import torch
 
 from kernels.rms_norm import inverse_rms, rms_norm
 
-from .packs import assert_close, random
+from .packs import DEVICE, assert_close, random
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
@@ -53,7 +53,7 @@ def test_rows_of_a_strided_view() -> None:
 @pytest.mark.parametrize("width", [1, 33, 130])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_inverse_alone_of_rows_that_lie_apart(width: int, dtype: torch.dtype) -> None:
-    x = (random(37, 3, width) * torch.tensor([1.0, 1e-3, 100.0])[:, None]).to(dtype)
+    x = (random(37, 3, width) * torch.tensor([1.0, 1e-3, 100.0], device=DEVICE)[:, None]).to(dtype)
     for part in x.unbind(1):
         out = inverse_rms(part)
         assert out.dtype == torch.float32

@@ -3,17 +3,17 @@ import torch
 
 from kernels.to_uint8 import to_uint8
 
-from .packs import random
+from .packs import DEVICE, random
 
 
 def test_pixels_are_scaled_clamped_and_rounded() -> None:
-    pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]).expand(3, 1, 5)
+    pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0], device=DEVICE).expand(3, 1, 5)
     assert to_uint8(pixels)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
     assert to_uint8(pixels.bfloat16()).shape == (1, 5, 3)
 
 
 def test_halves_round_to_even() -> None:
-    levels = torch.tensor([0.5, 1.5, 2.5, 253.5, 254.5])
+    levels = torch.tensor([0.5, 1.5, 2.5, 253.5, 254.5], device=DEVICE)
     pixels = ((levels / 255 - 0.5) * 2).expand(1, 1, 5)
     exact = ((pixels / 2 + 0.5) * 255)[0, 0]
     assert to_uint8(pixels)[0, :, 0].tolist() == exact.round().tolist()

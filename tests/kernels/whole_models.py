@@ -1,6 +1,5 @@
-"""Transformer and decoder on their kernels, beside themselves on the references: test_interpreted.py runs it.
-
-An op whose input wants a gradient takes the reference, so one model computes both.
+"""Transformer and decoder on their kernels, beside themselves on the references: for test_interpreted.py and
+test_on_gpu.py. An op whose input wants a gradient takes the reference, so one model computes both.
 """
 
 from dataclasses import replace
@@ -15,10 +14,11 @@ from engine.models.sana import PackedText, SanaTransformer
 from engine.models.sana_config import SanaConfig
 from engine.quantize import quantize_transformer
 
-from .packs import INTERPRETED, SIZES, TEXT_LENGTHS, assert_close, make_layout, random
+from .packs import DEVICE, INTERPRETED, SIZES, TEXT_LENGTHS, assert_close, make_layout, random
 
-assert INTERPRETED
+assert INTERPRETED or DEVICE.type == "cuda"
 TINY = shape_of("tiny")
+TIMES = torch.linspace(1, 999, len(SIZES)).to(DEVICE)
 FAMILIES = {
     "clamped": dict(clamp_attention=True),
     "normed queries and keys": dict(qk_norm="rms_norm_across_heads"),
@@ -28,7 +28,7 @@ FAMILIES = {
 
 def made(module: nn.Module) -> nn.Module:
     randomize(module, seed=1)
-    return module
+    return module.to(DEVICE)
 
 
 def make_text(model: SanaTransformer) -> PackedText:
@@ -42,7 +42,7 @@ def test_a_transformer(family: str) -> None:
     model, layout = made(SanaTransformer(config)), make_layout()
     with torch.no_grad():
         text = make_text(model)
-        tokens, times = random(layout.total, config.in_channels), torch.linspace(1, 999, len(SIZES))
+        tokens, times = random(layout.total, config.in_channels), TIMES
         fast = model(tokens, layout, times, text)
         model.pack()  # as on a GPU
         packed = model(tokens, layout, times, text)
@@ -58,7 +58,7 @@ def test_a_transformer_in_fp8() -> None:
     quantize_transformer(model)
     with torch.no_grad():
         text = make_text(model)
-        tokens, times = random(layout.total, model.config.in_channels), torch.linspace(1, 999, len(SIZES))
+        tokens, times = random(layout.total, model.config.in_channels), TIMES
         fast = model(tokens, layout, times, text)
     slow = model(tokens.requires_grad_(), layout, times, text).detach()
     assert_close(fast, slow, relative=0.03)

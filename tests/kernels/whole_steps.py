@@ -1,11 +1,12 @@
-"""Packs laid into the buffers of the CUDA graphs, beside the same packs without: test_interpreted.py runs it.
+"""What CUDA graphs run, beside the same without: for test_interpreted.py and test_on_gpu.py.
 
-On the CPU the graph of a bucket is the step itself on the bucket's buffers, so all but the capture is what a GPU does.
+On the CPU a graph is the call itself on the graph's own tensors, so all but the capture is what a GPU does.
 """
 
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,9 @@ from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import ModelRunner, state_of
 
-from .packs import CPU, INTERPRETED, assert_close
+from .packs import DEVICE, INTERPRETED, assert_close
 
-assert INTERPRETED
+assert INTERPRETED or DEVICE.type == "cuda"
 TINY = shape_of("tiny")
 SHAPES = {
     "with positions": replace(TINY, transformer=TINY.transformer | {"interpolation_scale": 1.0}),
@@ -56,12 +57,39 @@ def draw(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_graph_draws_what_its_kernels_draw(shape: Shape) -> None:
-    runner = make_runner(shape, CPU, torch.float32, "none")
+    runner = make_runner(shape, DEVICE, torch.float32, "none")
     expected, rows = draw(runner)
     assert set(rows) == {0}
     runner.graphs = GraphRunner(runner.models.transformer, 128, shape.sprint)
-    runner.graphs.capture(Recorder(CPU, until=math.inf))
+    runner.graphs.capture(Recorder(DEVICE, until=math.inf))
     actual, rows = draw(runner)
     assert all(rows)
     for ours, theirs in zip(actual, expected, strict=True):
         assert_close(ours, theirs, relative=1e-5)
+
+
+def test_graphs_of_prompts_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.decode.GRAPH_SIZES", ((64, 96), (64, 64)))
+    runner = make_runner(TINY, DEVICE, torch.float32, "none")
+    requests = make_requests("of all kinds", runner)
+
+    def run() -> tuple[list[torch.Tensor], list[np.ndarray], int]:
+        """What encoding gives, pictures of the noise, and how much of both was replayed."""
+        forwards = [runner.encode(requests), *(runner.decode_forwards(request) for request in requests)]
+        states = [state_of(request) for request in requests]
+        for state in states:
+            state.old_denoised = state.latents
+        pictures = [wait() for wait in [runner.decode(request) for request in requests]]
+        return [state.text.keys for state in states], pictures, sum(f.replayed for f in forwards)
+
+    expected_keys, expected_pictures, replayed = run()
+    assert replayed == 0
+    runner.decoder.capture(math.inf)
+    runner.prompts.capture(Recorder(DEVICE, math.inf))
+    keys, pictures, replayed = run()
+    assert replayed >= 1 + 2
+    for ours, theirs in zip(keys, expected_keys, strict=True):
+        assert_close(ours, theirs, relative=1e-5)
+    for picture, expected in zip(pictures, expected_pictures, strict=True):
+        assert np.abs(picture.astype(int) - expected).max() <= 1
+        assert picture.std() > 10
