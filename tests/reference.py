@@ -31,6 +31,7 @@ def load_reference(folder: Path, sprint: bool) -> SanaPipeline | SanaSprintPipel
     with quiet():
         pipeline = (SanaSprintPipeline if sprint else SanaPipeline).from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.text_encoder.set_attn_implementation("eager")  # transformers 5.17 chooses one without Gemma-2's soft-cap
     return pipeline
 
 
