@@ -1,6 +1,7 @@
 """Memory is poisoned with NaN before an op writes to it; under Triton's interpreter the kernels that ran are listed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,18 @@ def _list_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         RAN.add(self.fn.__name__)
 
     monkeypatch.setattr(interpreter.GridExecutor, "__call__", execute_and_list)
+
+
+@pytest.fixture(autouse=True)
+def _count_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops end at arrays of one element, which numpy 2.4 refuses to take for numbers as Triton 3.6 asks it to."""
+    patch = interpreter._patch_lang_tensor
+
+    def patch_and_convert(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_and_convert)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
