@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from statistics import median
 
 import torch
@@ -21,7 +22,6 @@ from engine.models.sana_config import SanaConfig
 from engine.request import Request
 from engine.runner import MAX_GRAPH_ROWS, ModelRunner
 
-from .diffusers_models import make_decode, make_encode, make_step
 from .random_models import Shape, make_runner, shape_of
 from .real_size import PROMPT
 
@@ -112,6 +112,8 @@ def measure_diffusers(
     clock: Clock, runner: ModelRunner, shape: Shape, px: int, batch: int, steps: int, compiled: bool
 ) -> tuple[str, ...]:
     """diffusers on the weights of `runner`, transformer and decoder eager or compiled."""
+    from .diffusers_models import make_decode, make_encode, make_step  # all else runs without diffusers
+
     clock.reset_memory()
     encode_time = clock.measure(make_encode(runner, batch), repeats=3)
     step = make_step(runner, shape, px // 32, batch, compiled)
@@ -196,7 +198,9 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
             line(model, px, batch, "sana-serve", *measure_ours(clock, runner, px, batch, steps, peak))
             if not shape.sprint and px <= 1024:
                 for engine, compiled in (("diffusers", False), ("compiled", True)):
-                    if not (compiled and clock.device.type == "cpu"):
+                    if find_spec("diffusers") is None:
+                        line(model, px, batch, engine, "not installed")
+                    elif not (compiled and clock.device.type == "cpu"):
                         cells = measure_diffusers(clock, runner, shape, px, batch, steps, compiled)
                         line(model, px, batch, engine, *cells)
     if not clock.over:

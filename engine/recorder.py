@@ -57,7 +57,11 @@ class Recorder:
             call()  # compiles the kernels and makes the workspaces: neither may happen while a graph is captured
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # The outer context leaves the stream again where a capture fails at its end, which torch's own does not.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(self.device)),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+        ):
             call()
         return graph.replay
 

@@ -41,6 +41,18 @@ def test_without_a_gpu_nothing_is_claimed() -> None:
     assert child.stderr == "no CUDA device: nothing was measured\n"
 
 
+def test_without_diffusers_ours_is_measured() -> None:
+    block = "for name in ('fastapi', 'diffusers'): sys.modules[name] = None"
+    program = f"import sys\n{block}\nsys.argv = ['gpu', '--tiny']\nfrom benchmarks.gpu import main\nmain()"
+    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    lines = child.stdout.splitlines()
+    assert sum("sana-serve" in line for line in lines) == 4
+    assert [line.split()[3:] for line in lines if "not installed" in line] == (
+        4 * [["diffusers", "not", "installed"], ["compiled", "not", "installed"]]
+    )
+
+
 @pytest.mark.parametrize("quantization", ["none", "fp8"])
 @torch.inference_mode()
 def test_a_line_of_ours(quantization: str) -> None:
