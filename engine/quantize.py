@@ -16,8 +16,8 @@ from kernels.fp8_linear import QuantizedRows, fp8_linear, quantize_rows_referenc
 
 from .config import QUANTIZATIONS
 from .errors import DeviceError
+from .models.linear import PointwiseConv
 from .models.sana import SanaTransformer
-from .models.sana_blocks import PointwiseConv
 
 LEAST_CAPABILITY = (8, 9)
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from .activation import silu, silu_reference
 from .dispatch import runs_kernels
 from .layout import TokenLayout
-from .silu import silu_reference
 
 ROWS = 32
 """Of one program, which walks along a line: it reads and activates each value for three lines, not for nine taps."""
@@ -49,17 +49,12 @@ def glu_conv_reference(
 
 
 @triton.jit
-def _silu(x: tl.tensor) -> tl.tensor:
-    return x / (1 + tl.exp2(x * -1.4426950408889634))
-
-
-@triton.jit
 def _activated(x: tl.tensor, line: tl.tensor, above: tl.tensor, here: tl.tensor, below: tl.tensor) -> tl.tuple:
     """SiLU of what lies at x, one line above and one below it, where the masks say that there is something."""
     return (
-        _silu(tl.load(x - line, above, 0.0).to(tl.float32)),
-        _silu(tl.load(x, here, 0.0).to(tl.float32)),
-        _silu(tl.load(x + line, below, 0.0).to(tl.float32)),
+        silu(tl.load(x - line, above, 0.0).to(tl.float32)),
+        silu(tl.load(x, here, 0.0).to(tl.float32)),
+        silu(tl.load(x + line, below, 0.0).to(tl.float32)),
     )
 
 
@@ -120,7 +115,7 @@ def _glu_conv_kernel(
             g = _activated(source + channels, line, over, inside, under)
             if column > 0:  # else the row before ended its line
                 a_before, g_before = _add(a_before, a_right, a), _add(g_before, g_right, g)
-            tl.store(target, (a_before * _silu(g_before)).to(out.dtype.element_ty), (row > start) & wanted)
+            tl.store(target, (a_before * silu(g_before)).to(out.dtype.element_ty), (row > start) & wanted)
             a_before, g_before = _add(a_sum, a_middle, a), _add(g_sum, g_middle, g)
             a_sum, g_sum = a_bias, g_bias
             if column < width - 1:

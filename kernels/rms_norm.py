@@ -1,12 +1,13 @@
 """Root-mean-square norm over the last dimension: x / sqrt(mean(x^2) + eps) * weight (+ bias), statistics in fp32.
 
-In the autoencoder a residual follows most norms: the kernel takes it along.
+In the autoencoder a residual or an activation follows: the kernel takes both along.
 """
 
 import torch
 import triton
 import triton.language as tl
 
+from .activation import activate, activation_reference
 from .dispatch import block_of, runs_kernels
 
 ELEMENTS = 2048
@@ -19,10 +20,14 @@ def rms_norm(
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
     residual: torch.Tensor | None = None,
+    act: str | None = None,
 ) -> torch.Tensor:
-    """The norm, plus residual. x, residual: [..., C]; weight, bias: [C]. Returns [..., C] in the dtype of weight."""
+    """act(norm) + residual. x, residual: [..., C]; weight, bias: [C]; act: as of `activation_reference`.
+
+    Returns [..., C] in the dtype of weight.
+    """
     if not runs_kernels(x):
-        out = rms_norm_reference(x, weight, bias, eps)
+        out = activation_reference(rms_norm_reference(x, weight, bias, eps), act)
         return out if residual is None else out + residual
     width = x.shape[-1]
     rows = x.contiguous()
@@ -32,6 +37,7 @@ def rms_norm(
     count = rows.numel() // width
     _rms_norm_kernel[(triton.cdiv(count, block_rows),)](
         *(rows, weight, bias, None if residual is None else residual.contiguous(), out, count, width, eps),
+        ACT=act,
         ROWS=block_rows,
         BLOCK=block,
     )
@@ -93,6 +99,7 @@ def _rms_norm_kernel(
     rows: int,
     width: int,
     eps: float,
+    ACT: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -104,6 +111,7 @@ def _rms_norm_kernel(
     value *= tl.load(weight + column, column < width, 0.0).to(tl.float32)
     if bias is not None:
         value += tl.load(bias + column, column < width, 0.0).to(tl.float32)
+    value = activate(value, ACT)
     if residual is not None:
         value += tl.load(residual + row * width + column, mask, 0.0).to(tl.float32)
     tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask)

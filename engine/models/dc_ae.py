@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .dc_ae_blocks import DownBlock, EfficientViTBlock, ResBlock, RMSNorm2d, UpBlock, activation
+from .dc_ae_blocks import DownBlock, EfficientViTBlock, ResBlock, RMSNorm2d, UpBlock, checked_activation
 
 BAND_ELEMENTS = 2**28
 """Largest tensor of a band: 1 GiB in fp32, 2 Mpx of the real decoder's 128 channels. Smaller bands repeat more halo."""
@@ -146,7 +146,7 @@ class DCAEDecoder(nn.Module):
         self.up_blocks = nn.ModuleList(stages)
         width = half.widths[0] if half.layers[0] > 0 else half.widths[1]
         self.norm_out = RMSNorm2d(width)
-        self.conv_act = activation(half.final_act)
+        self.act = checked_activation(half.final_act)
         self.conv_out: nn.Module
         if half.layers[0] > 0:
             self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
@@ -194,7 +194,7 @@ class DCAEDecoder(nn.Module):
         """The outermost stages, made of convolutions and per-pixel norms only, and the output convolution."""
         for block in reversed(self.up_blocks[: self.local_stages]):
             x = block(x)
-        return self.conv_out(self.conv_act(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x, act=self.act))
 
 
 def local_stages(half: HalfConfig) -> int:

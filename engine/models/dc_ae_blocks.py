@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.activation import ACTIVATIONS
+from kernels.conv_act import conv_act
 from kernels.glu_conv import glu_conv
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention
 from kernels.rms_norm import rms_norm
-from kernels.upsample_conv import phase_weights, upsample_conv, upsample_conv_reference
+from kernels.upsample_conv import phase_weights, shortcut, upsample_conv, upsample_conv_reference
 
 from ..errors import CheckpointError
+from .linear import PointwiseConv
 
 FFN_BAND_ELEMENTS = 2**26
 """Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); beyond it, bands of rows."""
@@ -36,36 +39,35 @@ def image_layout(pixels: torch.Tensor) -> TokenLayout:
     return recent_layouts[-1]
 
 
-def activation(name: str) -> nn.Module:
-    activations: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "relu6": nn.ReLU6}
-    if name not in activations:
-        raise CheckpointError(f"vae/config.json: activation {name!r} is none of {', '.join(activations)}")
-    return activations[name]()
+def checked_activation(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise CheckpointError(f"vae/config.json: activation {name!r} is none of {', '.join(ACTIVATIONS)}")
+    return name
 
 
 class RMSNorm2d(nn.Module):
-    """RMSNorm over channels at every pixel, plus a residual where one is given."""
+    """RMSNorm over channels at every pixel, then an activation, plus a residual, where they are given."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None, act: str | None = None) -> torch.Tensor:
         rows = None if residual is None else residual.movedim(1, -1)
-        return rms_norm(x.movedim(1, -1), self.weight, self.bias, residual=rows).movedim(-1, 1)
+        return rms_norm(x.movedim(1, -1), self.weight, self.bias, residual=rows, act=act).movedim(-1, 1)
 
 
 class ResBlock(nn.Module):
     def __init__(self, width: int, act: str) -> None:
         super().__init__()
-        self.act = activation(act)
+        self.act = checked_activation(act)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm = RMSNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv2(self.act(self.conv1(x))), residual=x)
+        return self.norm(self.conv2(conv_act(x, self.conv1.weight, self.conv1.bias, self.act)), residual=x)
 
 
 class DownBlock(nn.Module):
@@ -99,12 +101,12 @@ class UpBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.phases is not None:
-            up = upsample_conv(x, self.phases, self.conv.bias)
-        elif self.interpolate:
+            return upsample_conv(x, self.phases, self.conv.bias, self.repeats)
+        if self.interpolate:
             up = upsample_conv_reference(x, self.conv.weight, self.conv.bias)
         else:
             up = F.pixel_shuffle(self.conv(x), 2)
-        return up + F.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2) if self.repeats else up
+        return up + shortcut(x, self.repeats) if self.repeats else up
 
 
 class MultiScaleProjection(nn.Module):
@@ -155,9 +157,9 @@ class GLUMBConv(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = 4 * width
-        self.conv_inverted = nn.Conv2d(width, 2 * hidden, 1)
+        self.conv_inverted = PointwiseConv(width, 2 * hidden)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.conv_point = nn.Conv2d(hidden, width, 1, bias=False)
+        self.conv_point = PointwiseConv(hidden, width, bias=False)
         self.norm = RMSNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -173,10 +175,10 @@ class GLUMBConv(nn.Module):
         return out
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.conv_inverted(x).movedim(1, -1)  # [N, H, W, 8C]
-        layout = image_layout(hidden)
-        gated = glu_conv(hidden.flatten(0, 2), self.conv_depth.weight, self.conv_depth.bias, layout)
-        return self.norm(self.conv_point(gated.view(*hidden.shape[:3], -1).movedim(-1, 1)), residual=x)
+        pixels = x.movedim(1, -1)  # [N, H, W, C]
+        hidden = self.conv_inverted(pixels.flatten(0, 2))
+        gated = glu_conv(hidden, self.conv_depth.weight, self.conv_depth.bias, image_layout(pixels))
+        return self.norm(self.conv_point(gated).view(pixels.shape).movedim(-1, 1), residual=x)
 
 
 class EfficientViTBlock(nn.Module):

@@ -19,6 +19,16 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution of the checkpoint, that is a matrix product on token rows [T, C]."""
+
+    def __init__(self, width: int, out: int, bias: bool = True) -> None:
+        super().__init__(width, out, 1, bias=bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return linear(tokens, self.weight.flatten(1), self.bias)
+
+
 def pack(layers: Sequence[nn.Linear]) -> Linear:
     """One layer that computes what `layers` do, end to end. Their weights become views of its own."""
     weight = torch.cat([layer.weight for layer in layers])

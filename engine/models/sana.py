@@ -15,8 +15,8 @@ from kernels.layout import TokenLayout, upload
 from kernels.modulate import gated_add_modulate, modulate
 
 from .embeddings import TimeEmbedding, position_embedding
-from .linear import Linear
-from .sana_blocks import PointwiseConv, RMSNorm, SanaBlock
+from .linear import Linear, PointwiseConv
+from .sana_blocks import RMSNorm, SanaBlock
 from .sana_config import SanaConfig
 
 HEAD_EPS = 1e-6

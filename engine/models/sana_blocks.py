@@ -11,20 +11,10 @@ from kernels.linear_attention import linear_attention
 from kernels.modulate import add_modulate, gated_add
 from kernels.rms_norm import rms_norm
 
-from .linear import Linear, linear, pack
+from .linear import Linear, PointwiseConv, pack
 from .sana_config import SanaConfig
 
 FLOAT16_MAX = 65504.0
-
-
-class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution of the checkpoint, that is a matrix product on token rows [T, C]."""
-
-    def __init__(self, width: int, out: int, bias: bool = True) -> None:
-        super().__init__(width, out, 1, bias=bias)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return linear(tokens, self.weight.flatten(1), self.bias)
 
 
 class RMSNorm(nn.Module):

@@ -10,6 +10,7 @@ import torch
 
 import engine.models.dc_ae_blocks
 import engine.models.sana_blocks
+from kernels.activation import activation_reference
 from kernels.layout import TokenLayout
 from kernels.linear_attention import linear_attention_reference
 
@@ -27,8 +28,9 @@ def rms_norm(
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
     residual: torch.Tensor | None = None,
+    act: str | None = None,
 ) -> torch.Tensor:
-    out: torch.Tensor = RMSNormFunction.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
+    out = activation_reference(RMSNormFunction.apply(x, weight, bias, eps), act)  # type: ignore[no-untyped-call]
     return out if residual is None else out + residual
 
 
@@ -69,8 +71,12 @@ def linear_attention(
     return linear_attention_reference(q, k, v, layout)
 
 
-def cross_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+def cross_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout, q_weight: torch.Tensor | None = None
+) -> torch.Tensor:
     """All images of one size, in groups that share a text: one masked call over texts padded to the longest."""
+    if q_weight is not None:
+        q = rms_norm(q.flatten(1), q_weight).view_as(q)
     spans = _texts(layout)
     index, mask = _padded(spans)
     queries = q.unflatten(0, (len(spans), -1)).transpose(1, 2)  # [texts, heads, repeats * t, D]

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import cross_attention, fp8_linear, glu_conv, guided_step, linear_attention, modulate, rms_norm, to_uint8
+from kernels import (
+    conv_act,
+    cross_attention,
+    fp8_linear,
+    glu_conv,
+    guided_step,
+    linear_attention,
+    modulate,
+    rms_norm,
+    to_uint8,
+    upsample_conv,
+)
 from kernels.layout import TokenLayout
 
 from .ahead import SHARED_LIMITS, record, resources
@@ -86,7 +97,26 @@ def modulate_fp8_case() -> Case:
 def rms_norm_case(pixels: int, width: int) -> Case:
     """Over the heads of the transformer, and over a full-resolution picture of the autoencoder."""
     x, vector = tensor(pixels, width), tensor(width)
-    return Case(lambda: (rms_norm.rms_norm(x, vector, vector, residual=x), rms_norm.inverse_rms(x)))
+
+    def call() -> None:
+        rms_norm.rms_norm(x, vector, vector, residual=x)
+        rms_norm.rms_norm(x, vector, vector, act="relu")
+        rms_norm.inverse_rms(x)
+
+    return Case(call)
+
+
+def conv_case(width: int) -> Case:
+    """A convolution with its activation; one that enlarges, from twice the channels, with its shortcut and without."""
+    x, wide = tensor(1, width, 128, 128), tensor(1, 2 * width, 64, 64)
+    weight, phases, bias = tensor(width, width, 3, 3), tensor(4, width, 2 * width, 2, 2), tensor(width)
+
+    def call() -> None:
+        conv_act.conv_act(x, weight, bias, "silu")
+        upsample_conv.upsample_conv(wide, phases, bias, repeats=2)
+        upsample_conv.upsample_conv(wide, phases, bias)
+
+    return Case(call)
 
 
 def glu_conv_case() -> Case:
@@ -121,6 +151,8 @@ CASES = {
     "modulate-fp8": modulate_fp8_case(),
     "rms_norm-heads": rms_norm_case(LAYOUT.total, WIDTH),
     "rms_norm-picture": rms_norm_case(4096 * 4096, 128),
+    "conv-picture": conv_case(128),
+    "conv-deep": conv_case(1024),
     "glu_conv": glu_conv_case(),
     "guided_step": guided_step_case(),
     "fp8_linear-in": fp8_linear_case(WIDTH, 2 * FFN),

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kernels.activation import ACTIVATIONS
 from kernels.rms_norm import inverse_rms, rms_norm
 
 from .packs import DEVICE, assert_close, random
@@ -37,6 +38,16 @@ def test_residual_odd_shapes_and_dtypes(shape: tuple[int, ...], dtype: torch.dty
     out = rms_norm(x, weight, bias, residual=residual)
     assert out.dtype == dtype
     assert_close(out, expected, 2e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("act", ["silu", "relu", "relu6"])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_an_activation_between_norm_and_residual(act: str, with_residual: bool) -> None:
+    x, weight, bias = random(5, 33), 3 * random(33, seed=1), random(33, seed=2)
+    residual = random(5, 33, seed=3) if with_residual else None
+    normed = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
+    expected = ACTIVATIONS[act](normed) + (0 if residual is None else residual)
+    assert_close(rms_norm(x, weight, bias, residual=residual, act=act), expected)
 
 
 def test_rows_of_a_strided_view() -> None:

@@ -20,6 +20,23 @@ def test_equals_the_convolution_of_the_enlarged_picture(
     assert_close(upsample_conv_reference(x, weight, bias), exact)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)], ids=str)
+@pytest.mark.parametrize(("channels", "out_channels", "repeats"), [(6, 3, 2), (4, 4, 4), (12, 3, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_shortcut_is_added(
+    size: tuple[int, int], channels: int, out_channels: int, repeats: int, dtype: torch.dtype
+) -> None:
+    x, weight = random(2, channels, *size, dtype=dtype), random(out_channels, channels, 3, 3, seed=1, dtype=dtype)
+    bias = random(out_channels, seed=2, dtype=dtype)
+    phases = phase_weights(weight)
+    out = upsample_conv(x, phases, bias, repeats)
+    plain = upsample_conv(x.double().requires_grad_(), phases.double(), bias.double()).detach()  # of the reference
+    added = x.double().repeat_interleave(repeats, dim=1).unflatten(1, (out_channels, 2, 2))  # [N, O, 2, 2, H, W]
+    expected = plain + added.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert_close(out, expected, 2e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+
+
 def test_weights_are_summed_in_fp32_and_rounded_once() -> None:
     weight = random(5, 6, 3, 3).bfloat16()
     assert torch.equal(phase_weights(weight), phase_weights(weight.double()).bfloat16())

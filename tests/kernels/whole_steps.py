@@ -68,6 +68,7 @@ def test_a_graph_draws_what_its_kernels_draw(shape: Shape) -> None:
         assert_close(ours, theirs, relative=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # of numpy, which interprets it
 def test_graphs_of_prompts_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.decode.GRAPH_SIZES", ((64, 96), (64, 64)))
     runner = make_runner(TINY, DEVICE, torch.float32, "none")

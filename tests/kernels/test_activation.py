@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.silu import SLICE, VECTOR, evenly_cut, silu_reference
+from kernels.activation import SLICE, VECTOR, evenly_cut, silu_reference
 
 ROWS = [1, 2, 3, 5, 8, 11, 15, 16, 17, 35, 69, 137, 274, 545, 546, 547, 1093]
 

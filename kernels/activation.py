@@ -1,15 +1,24 @@
-"""SiLU of token rows for the references, in which a row does not depend on how many others there are, on the CPU.
+"""Activations by name, for references and inside kernels: the autoencoder's configuration names them.
 
-silu(x) = x / (1 + exp(-x)). The kernels compute it where they load.
+silu(x) = x / (1 + exp(-x)). On token rows it has a reference of its own, in which a row does not depend on how many
+others there are, on the CPU.
 """
 
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 
+ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "relu6": F.relu6}
 SLICE = 2**15
 """Elements below which torch gives a pointwise operation to one thread."""
 VECTOR = 64
 """Elements of which a multiple needs no scalar instructions at its end, in any dtype and instruction set."""
+
+
+def activation_reference(x: torch.Tensor, name: str | None) -> torch.Tensor:
+    """None is the identity."""
+    return x if name is None else ACTIVATIONS[name](x)
 
 
 def silu_reference(x: torch.Tensor) -> torch.Tensor:
@@ -37,3 +46,21 @@ def evenly_cut(elements: int, threads: int) -> int:
     if pieces <= 1:
         return elements
     return max(elements - elements % (pieces * VECTOR), (pieces - 1) * SLICE)
+
+
+@triton.jit
+def silu(x: tl.tensor) -> tl.tensor:
+    """x in fp32."""
+    return x / (1 + tl.exp2(x * -1.4426950408889634))
+
+
+@triton.jit
+def activate(x: tl.tensor, NAME: tl.constexpr) -> tl.tensor:
+    """x in fp32. NaN stays NaN."""
+    if NAME == "silu":
+        x = silu(x)
+    if NAME == "relu" or NAME == "relu6":
+        x = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    if NAME == "relu6":
+        x = tl.minimum(x, 6.0, propagate_nan=tl.PropagateNan.ALL)
+    return x
