@@ -30,7 +30,8 @@ def upsample_conv(x: torch.Tensor, phases: torch.Tensor, bias: torch.Tensor | No
         [N, O, 2H, 2W], channels last in memory.
     """
     n, channels, height, width = x.shape
-    out = x.new_empty(n, phases.shape[1], 2 * height, 2 * width).contiguous(memory_format=torch.channels_last)
+    size = (n, phases.shape[1], 2 * height, 2 * width)
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     if not runs_kernels(x):
         for phase, weight in enumerate(phases):
             a, b = divmod(phase, 2)
