@@ -85,8 +85,10 @@ class ModelRunner:
         self.decoder.capture(until)
         recorder = Recorder(self.device, until)
         self.prompts.capture(recorder)
-        self.graphs = GraphRunner(self.models.transformer, min(most_rows, MAX_GRAPH_ROWS), self.solver.scm)
-        self.graphs.capture(recorder)
+        graphs = GraphRunner(self.models.transformer, min(most_rows, MAX_GRAPH_ROWS), self.solver.scm)
+        graphs.capture(recorder)
+        if graphs.graphs:  # else its buffers are released again
+            self.graphs = graphs
 
     @torch.inference_mode()
     def denoise(self, requests: tuple[Request, ...]) -> Forwards:
