@@ -68,8 +68,8 @@ def generate(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from .evaluation.exam import ExamSettings, examine_engine, examine_url, save_contact_sheet, table
-    from .writing import check_writable
+    from .evaluation.exam import ExamSettings, contact_sheet, examine_engine, examine_url, table
+    from .writing import check_writable, write_whole
 
     check_writable(args.out)
     exam = ExamSettings(args.each, args.steps, args.guidance, args.size, args.seed)
@@ -77,7 +77,7 @@ def evaluate(args: argparse.Namespace) -> int:
         marks = asyncio.run(examine_url(args.url, exam, os.environ.get("OPENAI_API_KEY", "")))
     else:
         marks = asyncio.run(examine_engine(engine_config(args), exam))
-    save_contact_sheet(marks, args.out)
+    write_whole(args.out, contact_sheet(marks))
     print(f"{table(marks)}\npictures: {args.out}")
     return 0
 

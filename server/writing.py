@@ -12,11 +12,13 @@ class OutputError(SanaError):
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError, before an hour of work, when `path` cannot be written."""
+    """Raises OutputError, before an hour of work, when `path` cannot be written or is no name of a PNG."""
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it exists and is not a file")
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"cannot write {path}: the picture is a PNG, so name it {path.with_suffix('.png')}")
     probe = neighbour(path)
     try:
         probe.touch(exist_ok=False)

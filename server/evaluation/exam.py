@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -151,8 +150,8 @@ def table(marks: list[Mark]) -> str:
     return "\n".join(lines)
 
 
-def save_contact_sheet(marks: list[Mark], path: Path, side: int = 128, columns: int = 12) -> None:
-    """All pictures by kind, framed green or red. Tells what was asked in docs of the suite, not in the picture."""
+def contact_sheet(marks: list[Mark], side: int = 128, columns: int = 12) -> bytes:
+    """A PNG of all pictures by kind, framed green or red."""
     ordered = sorted(marks, key=lambda m: KINDS.index(m.task.kind))
     cell = side + 8
     sheet = Image.new("RGB", (columns * cell, math.ceil(len(ordered) / columns) * cell), "white")
@@ -160,4 +159,6 @@ def save_contact_sheet(marks: list[Mark], path: Path, side: int = 128, columns: 
         frame = Image.new("RGB", (side + 6, side + 6), "#2e9e50" if mark.passed else "#d8302f")
         frame.paste(Image.fromarray(mark.picture).resize((side, side)), (3, 3))
         sheet.paste(frame, (i % columns * cell + 1, i // columns * cell + 1))
-    sheet.save(path)
+    file = io.BytesIO()
+    sheet.save(file, "png")
+    return file.getvalue()

@@ -66,3 +66,10 @@ def test_checking_touches_nothing(tmp_path: Path) -> None:
     check_writable(out)
     assert out.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("name", ["cat.jpg", "cat", "cat.png.txt"])
+def test_a_name_that_is_no_png_is_refused_with_the_right_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"the picture is a PNG, so name it .*cat(\.png)?\.png$"):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "cat.PNG")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine import SanaError
 from recipes.demo.world import Object, Scene, render
-from server.evaluation.exam import ExamSettings, examine, examine_url, save_contact_sheet, shares, table, wilson
+from server.evaluation.exam import ExamSettings, contact_sheet, examine, examine_url, shares, table, wilson
 from server.evaluation.suite import tasks
 
 from ..live import LiveServer, run_sana
@@ -54,7 +54,7 @@ def test_right_pictures_pass_and_wrong_ones_fail(tmp_path: Path) -> None:
     assert not any(m.passed for m in bad)
     assert all(asked == 4 for _, asked in shares(bad).values())
     assert "overall" in table(good)
-    save_contact_sheet(good, tmp_path / "sheet.png")
+    (tmp_path / "sheet.png").write_bytes(contact_sheet(good))
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (2 * 136, 12 * 136, 3)
     assert (sheet[5, 2] == (46, 158, 80)).all()  # a green frame: the first one passed
