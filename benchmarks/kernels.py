@@ -21,7 +21,8 @@ def kernel_table(clock: Clock, call: Callable[[], object]) -> list[str]:
     """A heading and the kernels (on the CPU: the operations) that took longest, of one call."""
     on_cuda = clock.device.type == "cuda"
     passed = clock.measure(call, repeats=3)
-    with profile(activities=[ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU]) as profiler:
+    activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
+    with profile(activities=[activity], acc_events=True) as profiler:  # else torch 2.11 warns
         call()
         clock.synchronize()
     found = [
