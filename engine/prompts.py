@@ -184,7 +184,7 @@ class PromptEncoder:
     def _forward(self, tokens: torch.Tensor, cache: DynamicCache | Behind) -> torch.Tensor:
         """tokens [prompts, length] behind those of the cache: [prompts, length, C].
 
-        With a mask of its own: the one that transformers makes is assembled on the host.
+        With a mask of its own: transformers 5.17 copies a number for its mask from the host, which no graph can hold.
         """
         length, before = tokens.shape[1], cache.get_seq_length()
         hidden, dtype = tokens.new_ones(length, before + length, dtype=torch.bool).triu(before + 1), self.model.dtype
