@@ -15,6 +15,7 @@ from .models.dc_ae import BAND_ELEMENTS, DCAEDecoder
 from .models.dc_ae_blocks import recent_layouts
 from .recorder import Recorder
 
+HOST = torch.device("cpu")
 MIN_BAND_ELEMENTS = 2**20
 """Below it the bands are all halo: a row or two of a large picture."""
 GRAPH_SIZES = ((1024, 1792), (1792, 1024), (1024, 1536), (1536, 1024), (1024, 1024), (512, 512), (256, 256))
@@ -30,8 +31,12 @@ class Picture:
     finite: torch.Tensor
 
     @classmethod
-    def of(cls, size: tuple[int, int], **options: object) -> "Picture":
-        return cls(torch.empty(*size, 3, dtype=torch.uint8, **options), torch.empty((), dtype=torch.bool, **options))  # type: ignore[call-overload]
+    def of(cls, size: tuple[int, int], device: torch.device, pinned: bool = False) -> "Picture":
+        pixels, finite = (
+            torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
+            for shape, dtype in (((*size, 3), torch.uint8), ((), torch.bool))
+        )
+        return cls(pixels, finite)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class ImageDecoder:
         for height, width in GRAPH_SIZES:
             size = (height // self.decoder.compression, width // self.decoder.compression)
             latents = torch.zeros(size[0] * size[1], channels, device=self.device)
-            picture = Picture.of((height, width), device=self.device)
+            picture = Picture.of((height, width), self.device)
             replay = recorder.record(partial(self._draw, latents, size, picture))
             if replay is None:
                 break
@@ -82,10 +87,10 @@ class ImageDecoder:
         """
         height, width = (side * self.decoder.compression for side in size)
         if self._stream is None:
-            picture = Picture.of((height, width))
+            picture = Picture.of((height, width), HOST)
             self._run(latents, size, picture)
             return partial(self._checked, picture)
-        picture, done = Picture.of((height, width), pin_memory=True), torch.cuda.Event()
+        picture, done = Picture.of((height, width), HOST, pinned=True), torch.cuda.Event()
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             latents.record_stream(self._stream)

@@ -23,7 +23,7 @@ MAX_PROMPTS = 8
 TOKENS_STEP = 16
 """Prompts are filled up to a multiple. At least `linear.MIN_ROWS`, so that one prompt alone has as many rows."""
 GRAPH_TOKENS = 128
-"""Longest prompts that run as a CUDA graph: beyond, computing takes longer than launching."""
+"""Longest prompts that run as a CUDA graph: beyond, launching should be the lesser part (not measured)."""
 Prompt = tuple[str, bool]
 """Its text, and whether it is a negative one, which is encoded without the instruction."""
 COMPLEX_HUMAN_INSTRUCTION = "\n".join(
