@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from diffusers import AutoencoderDC, SanaTransformer2DModel
 
-from engine.runner import ModelRunner
+from engine.worker.runner import ModelRunner
 
 from .random_models import Shape
 

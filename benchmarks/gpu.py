@@ -18,9 +18,9 @@ from statistics import median
 import torch
 
 from engine import GenerationParams
-from engine.models.sana_config import SanaConfig
-from engine.request import Request
-from engine.runner import MAX_GRAPH_ROWS, ModelRunner
+from engine.models.configs import SanaConfig
+from engine.worker.image_task import ImageTask
+from engine.worker.runner import MAX_GRAPH_TOKENS, ModelRunner
 
 from .random_models import Shape, make_runner, shape_of
 from .real_size import PROMPT
@@ -81,26 +81,26 @@ def step_flops(config: SanaConfig, tokens: int, attended: int, text: int) -> flo
     return 2.0 * config.num_layers * (tokens * linear + attended * cross)
 
 
-def make_requests(px: Sequence[int], steps: int, guided: bool) -> tuple[Request, ...]:
+def make_tasks(px: Sequence[int], steps: int, guided: bool) -> tuple[ImageTask, ...]:
     """One per picture side, each with a prompt of its own."""
-    requests = []
+    tasks = []
     for i, side in enumerate(px):
         params = GenerationParams(f"{PROMPT} {i}", side, side, steps, GUIDANCE, seed=i)
-        requests.append(Request(str(i), 0, params, guided, tokens=(side // 32) ** 2 * (2 if guided else 1)))
-    return tuple(requests)
+        tasks.append(ImageTask(str(i), 0, params, guided, tokens=(side // 32) ** 2 * (2 if guided else 1)))
+    return tuple(tasks)
 
 
 def measure_ours(clock: Clock, runner: ModelRunner, px: int, batch: int, steps: int, peak: float) -> tuple[str, ...]:
     """Cells from `encode` on; `total` is encode, all steps and all decodes, put together."""
     clock.reset_memory()
     guided = not runner.config.guidance_embeds
-    requests = make_requests([px] * batch, steps, guided)
-    encode_time = clock.measure(lambda: runner.encode(requests))
-    step_time = clock.measure(lambda: runner.denoise(requests))  # at the first place of the schedule every time
-    decode_time = clock.measure(lambda: [runner.decode(request)() for request in requests], repeats=3)
-    tokens = sum(request.tokens for request in requests)
+    tasks = make_tasks([px] * batch, steps, guided)
+    encode_time = clock.measure(lambda: runner.encode(tasks))
+    step_time = clock.measure(lambda: runner.denoise(tasks))  # at the first place of the schedule every time
+    decode_time = clock.measure(lambda: [runner.decode(task)() for task in tasks], repeats=3)
+    tokens = sum(task.tokens for task in tasks)
     attended = tokens // 2 if guided else tokens  # the empty negative prompt asks no query
-    text = requests[0].state.text.length if requests[0].state else 0
+    text = tasks[0].state.text.length if tasks[0].state else 0
     flops = step_flops(runner.config, tokens, attended, text)
     rate = flops / step_time
     total = encode_time + steps * step_time + decode_time
@@ -130,23 +130,23 @@ def measure_mixed(clock: Clock, runner: ModelRunner, sides: Sequence[int]) -> tu
 
     The second is the ideal of a server that sorts by size.
     """
-    requests = make_requests(sides, 20, not runner.config.guidance_embeds)
-    runner.encode(requests)
-    shapes = [[r for r in requests if r.params.width == side] for side in dict.fromkeys(sides)]
-    alone = [[request] for request in requests]
-    policies = ([list(requests)], shapes, alone)
+    tasks = make_tasks(sides, 20, not runner.config.guidance_embeds)
+    runner.encode(tasks)
+    shapes = [[r for r in tasks if r.params.width == side] for side in dict.fromkeys(sides)]
+    alone = [[task] for task in tasks]
+    policies = ([list(tasks)], shapes, alone)
     packed, same, one = (sum(clock.measure(partial(runner.denoise, tuple(b))) for b in batches) for batches in policies)
     return packed, same, one
 
 
 def draw(runner: ModelRunner, px: int, steps: int) -> torch.Tensor:
     """Pixels of one picture, from prompt to the end."""
-    (request,) = make_requests([px], steps, not runner.config.guidance_embeds)
-    runner.encode((request,))
-    while not request.denoise_done:
-        runner.denoise((request,))
-        request.step += 1
-    return torch.from_numpy(runner.decode(request)())
+    (task,) = make_tasks([px], steps, not runner.config.guidance_embeds)
+    runner.encode((task,))
+    while not task.denoise_done:
+        runner.denoise((task,))
+        task.step += 1
+    return torch.from_numpy(runner.decode(task)())
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -228,7 +228,7 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
 
 def capture(clock: Clock, runner: ModelRunner) -> None:
     started = time.perf_counter()
-    runner.capture_graphs(MAX_GRAPH_ROWS)
+    runner.capture_graphs(MAX_GRAPH_TOKENS)
     if runner.graphs is not None:
         seconds, held = time.perf_counter() - started, runner.memory_bytes / 2**30
         print(f"{len(runner.graphs.graphs)} graphs captured in {seconds:.1f} s; {held:.1f} GiB held")

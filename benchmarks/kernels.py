@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from .gpu import Clock, make_requests
+from .gpu import Clock, make_tasks
 from .random_models import make_runner, shape_of
 
 ROWS = 12
@@ -50,11 +50,11 @@ def main() -> None:
     shape = shape_of("tiny" if args.tiny else args.model)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     clock, runner = Clock(device, minutes=10), make_runner(shape, device, dtype, args.quantization)
-    requests = make_requests([64 if args.tiny else args.px] * args.batch, 20, guided=not shape.sprint)
+    tasks = make_tasks([64 if args.tiny else args.px] * args.batch, 20, guided=not shape.sprint)
     phases: dict[str, Callable[[], object]] = {
-        "encode": lambda: runner.encode(requests),
-        "denoise": lambda: runner.denoise(requests),
-        "decode": lambda: [runner.decode(request)() for request in requests],
+        "encode": lambda: runner.encode(tasks),
+        "denoise": lambda: runner.denoise(tasks),
+        "decode": lambda: [runner.decode(request)() for request in tasks],
     }
     for phase, call in phases.items():
         heading, *lines = kernel_table(clock, call)

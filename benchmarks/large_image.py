@@ -9,7 +9,7 @@ import time
 from PIL import Image
 
 from engine import EngineConfig, Event, Failed, Finished, GenerationParams
-from engine.core import EngineCore
+from engine.worker.core import EngineCore
 
 MIB = 2**20
 

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 
 from engine import EngineConfig, Event, Failed, Finished, GenerationParams, StepReport
-from engine.core import EngineCore
 from engine.messages import Submit
+from engine.worker.core import EngineCore
 from server.bench import percentile
 
 from .serving import PROMPTS

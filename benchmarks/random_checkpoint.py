@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import Gemma2Config, Gemma2Model, PreTrainedTokenizerBase
 
-from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder
+from engine.models.configs import DCAEConfig, SanaConfig
+from engine.models.dc_ae import DCAEDecoder, DCAEEncoder
 from engine.models.sana import SanaTransformer
-from engine.models.sana_config import SanaConfig
 
 BLOCK_ELEMENTS = 2**22
 """Every tensor repeats one block of random numbers."""

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from transformers import Gemma2Config, Gemma2Model
 
-from engine.checkpoint import Checkpoint, SolverConfig
-from engine.loader import Models
-from engine.models.dc_ae import DCAEConfig, DCAEDecoder
+from engine.checkpoints.diffusers import Checkpoint, SolverConfig
+from engine.checkpoints.loader import Models
+from engine.checkpoints.quantize import quantize_transformer
+from engine.models.configs import DCAEConfig, SanaConfig
+from engine.models.dc_ae import DCAEDecoder
 from engine.models.sana import SanaTransformer
-from engine.models.sana_config import SanaConfig
-from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
-from engine.quantize import quantize_transformer
-from engine.runner import ModelRunner
+from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION
+from engine.worker.runner import ModelRunner
 from tests.text_models import gemma_tokenizer
 
 from .real_size import DC_AE_1_1, PROMPT, SIZES

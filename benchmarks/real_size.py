@@ -69,7 +69,7 @@ def write(folder: Path, size: str) -> int:
     """Writes the checkpoint unless it is there. Returns the bytes of its weights."""
     from transformers import Gemma2Config
 
-    from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
+    from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION
     from tests.text_models import gemma_tokenizer
 
     from .random_checkpoint import write_random_checkpoint
@@ -89,11 +89,11 @@ def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
     import torch
 
     from engine import EngineConfig, GenerationParams
-    from engine.checkpoint import open_checkpoint
-    from engine.images import encode_image
-    from engine.loader import load_models
-    from engine.request import Request
-    from engine.runner import ModelRunner
+    from engine.checkpoints.diffusers import open_checkpoint
+    from engine.checkpoints.loader import load_models
+    from engine.worker.image_files import encode_image
+    from engine.worker.image_task import ImageTask
+    from engine.worker.runner import ModelRunner
 
     watch = Stopwatch()
     checkpoint = open_checkpoint(str(folder), torch.bfloat16)
@@ -103,14 +103,14 @@ def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
     watch.lap("prepare")
     for picture in range(pictures):  # each has a prompt of its own: none is found in the cache
         params = GenerationParams(f"{PROMPT} {picture}", px, px, steps, GUIDANCE, 0, negative_prompt=NEGATIVE)
-        request = Request("0", 0, params, guided=True, tokens=2 * (px // 32) ** 2)
-        runner.encode((request,))
+        task = ImageTask("0", 0, params, guided=True, tokens=2 * (px // 32) ** 2)
+        runner.encode((task,))
         watch.lap("encode")
         for _ in range(steps):
-            runner.denoise((request,))
-            request.step += 1
+            runner.denoise((task,))
+            task.step += 1
         watch.lap("step", steps)
-        encode_image(runner.decode(request)(), params, request.seed, checkpoint.id)
+        encode_image(runner.decode(task)(), params, task.seed, checkpoint.id)
         watch.lap("decode")
     return watch.times
 
@@ -119,7 +119,7 @@ def run_diffusers(folder: Path, px: int, steps: int, pictures: int) -> Times:
     import torch
     from diffusers import SanaPipeline
 
-    from engine.prompts import COMPLEX_HUMAN_INSTRUCTION
+    from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION
 
     watch = Stopwatch()
     pipeline = SanaPipeline.from_pretrained(folder, dtype=torch.bfloat16)

@@ -16,10 +16,10 @@ from engine.admission import admit
 from engine.config import EngineConfig
 from engine.costs import CostModel
 from engine.errors import QueueFull
-from engine.request import Phase, Request
-from engine.scheduler import Scheduler
-from engine.ticket import Ticket
+from engine.request import Request
 from engine.types import GenerationParams, Progress
+from engine.worker.image_task import ImageTask, Phase
+from engine.worker.scheduler import Scheduler
 from server.bench import percentile
 
 STEPS = 20
@@ -38,7 +38,7 @@ class Workload:
     def mean_seconds(self) -> float:
         return sum(share * image_seconds(image(side), self.costs) for side, share in self.mix)
 
-    def arrivals(self, rate: float, seconds: float, seed: int) -> Iterator[Request]:
+    def arrivals(self, rate: float, seconds: float, seed: int) -> Iterator[ImageTask]:
         """Poisson, `rate` per second."""
         draw, now = random.Random(seed), 0.0
         sides, weights = zip(*self.mix, strict=True)
@@ -47,15 +47,15 @@ class Workload:
             yield image(side, now)
 
 
-def image(side: int, arrived: float = 0.0) -> Request:
+def image(side: int, arrived: float = 0.0) -> ImageTask:
     """Guided."""
-    return Request(
+    return ImageTask(
         "", 0, GenerationParams("a cat", side, side, STEPS, 4.5, seed=0), True, 2 * (side // 32) ** 2, arrived
     )
 
 
-def image_seconds(request: Request, costs: CostModel) -> float:
-    return costs.image_seconds(request.tokens, request.params.num_inference_steps, request.pixels)
+def image_seconds(task: ImageTask, costs: CostModel) -> float:
+    return costs.image_seconds(task.tokens, task.params.num_inference_steps, task.pixels)
 
 
 WORKLOADS = {
@@ -81,43 +81,43 @@ class Device:
     now: float = 0.0
     busy_seconds: float = 0.0
     seconds_left: float = 0.0
-    tickets: dict[Request, Ticket] = field(default_factory=dict)
-    finished: list[tuple[Request, float]] = field(default_factory=list)
+    requests: dict[ImageTask, Request] = field(default_factory=dict)
+    finished: list[tuple[ImageTask, float]] = field(default_factory=list)
 
-    def add(self, request: Request) -> None:
+    def add(self, task: ImageTask) -> None:
         """Raises QueueFull."""
-        seconds = image_seconds(request, self.costs)
-        ticket = Ticket("", request.params, seconds, request.tokens, request.arrived, deadline=None)
-        admit(ticket, self.tickets.values(), SERVED.max_queue_seconds)
-        self.tickets[request] = ticket
+        seconds = image_seconds(task, self.costs)
+        request = Request("", task.params, seconds, task.tokens, task.arrived, deadline=None)
+        admit(request, self.requests.values(), SERVED.max_queue_seconds)
+        self.requests[task] = request
         self.seconds_left += seconds
-        self.scheduler.add(request)
+        self.scheduler.add(task)
 
     def advance(self, until: float) -> None:
         while self.scheduler.busy and self.now < until:
             batch = self.scheduler.schedule(self.now)
-            first = batch.requests[0]
+            first = batch.tasks[0]
             if batch.phase is Phase.ENCODE:
-                seconds = self.costs.encode * len(batch.requests)
+                seconds = self.costs.encode * len(batch.tasks)
             elif batch.phase is Phase.DENOISE:
                 seconds = self.costs.step_seconds(batch.tokens)
-                for request in batch.requests:
-                    self.progress(request)
+                for task in batch.tasks:
+                    self.progress(task)
             else:
                 seconds = self.costs.decode_seconds(first.pixels)
                 self.scheduler.finish(first)
-                del self.tickets[first]
+                del self.requests[first]
                 self.finished.append((first, self.now + seconds - first.arrived))
             self.now += seconds
             self.busy_seconds += seconds
         if until < float("inf"):
             self.now = max(self.now, until)
 
-    def progress(self, request: Request) -> None:
-        request.step += 1
-        ticket = self.tickets[request]
-        ticket.receive(Progress("", 0, request.step, STEPS))
-        self.seconds_left -= ticket.seconds / STEPS
+    def progress(self, task: ImageTask) -> None:
+        task.step += 1
+        request = self.requests[task]
+        request.receive(Progress("", 0, task.step, STEPS))
+        self.seconds_left -= request.seconds / STEPS
 
 
 def simulate(devices: int, rate: float, seconds: float, workload: Workload, seed: int = 0) -> tuple[list[Device], int]:
@@ -125,11 +125,11 @@ def simulate(devices: int, rate: float, seconds: float, workload: Workload, seed
     bounds = (SERVED.max_batch_tokens, SERVED.max_step_seconds, SERVED.max_queue_seconds)
     fleet = [Device(workload.costs, Scheduler(workload.costs, *bounds)) for _ in range(devices)]
     refused = 0
-    for request in workload.arrivals(rate, seconds, seed):
+    for task in workload.arrivals(rate, seconds, seed):
         for each in fleet:
-            each.advance(request.arrived)
+            each.advance(task.arrived)
         try:
-            min(fleet, key=lambda device: device.seconds_left).add(request)
+            min(fleet, key=lambda device: device.seconds_left).add(task)
         except QueueFull:
             refused += 1
     for each in fleet:
@@ -139,7 +139,7 @@ def simulate(devices: int, rate: float, seconds: float, workload: Workload, seed
 
 def waits_of(fleet: list[Device], side: int) -> list[float]:
     """Seconds from arrival to picture of every finished image of that side."""
-    return [seconds for device in fleet for request, seconds in device.finished if request.params.width == side]
+    return [seconds for device in fleet for task, seconds in device.finished if task.params.width == side]
 
 
 def main() -> None:

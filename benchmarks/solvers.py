@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from engine import EngineConfig, Event, Failed, Finished, GenerationParams, StepReport
-from engine.core import EngineCore
 from engine.messages import Submit
-from engine.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps
+from engine.worker.core import EngineCore
+from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps
 from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
 from server.evaluation.suite import KINDS
 

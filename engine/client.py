@@ -16,8 +16,8 @@ from .costs import image_tokens, request_seconds
 from .errors import DeadlineExceeded, EngineUnavailable, InvalidParams, QueueFull, RequestCancelled, SanaError
 from .params import check_fits, check_params
 from .replica import Replica
+from .request import Request
 from .stats import EngineStats, StepReport
-from .ticket import Ticket
 from .types import Event, Failed, GenerationParams, ModelInfo
 
 REASONS: dict[type[SanaError], str] = {
@@ -46,7 +46,7 @@ class EngineClient:
         self._in_process = in_process
         self._replicas: list[Replica] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._tickets: dict[str, Ticket] = {}
+        self._requests: dict[str, Request] = {}
         self._idle = asyncio.Event()
         self._rejected: Counter[str] = Counter()
         self._cancelled = 0
@@ -79,7 +79,7 @@ class EngineClient:
     @property
     def queued_images(self) -> int:
         """Images accepted and not yet handed out."""
-        return sum(len(ticket.missing) for ticket in self._tickets.values())
+        return sum(len(request.missing) for request in self._requests.values())
 
     async def generate(self, params: GenerationParams, request_id: str | None = None) -> AsyncGenerator[Event]:
         """Events of one request, ending after its last Finished. Closing the generator cancels the request.
@@ -87,39 +87,39 @@ class EngineClient:
         Raises InvalidParams, QueueFull, DeadlineExceeded, EngineUnavailable, or the error of a Failed event.
         """
         try:
-            ticket, replica = self._admit(params, request_id or uuid.uuid4().hex)
+            request, replica = self._accept(params, request_id or uuid.uuid4().hex)
         except SanaError as error:
             self._rejected[REASONS[type(error)]] += 1
             raise
-        self._tickets[ticket.request_id] = ticket
-        timer = self._watch_deadline(ticket)
+        self._requests[request.request_id] = request
+        timer = self._watch_deadline(request)
         try:
-            replica.add(ticket)
-            while not (ticket.done and ticket.events.empty()):
-                event = await ticket.events.get()
+            replica.add(request)
+            while not (request.done and request.events.empty()):
+                event = await request.events.get()
                 if isinstance(event, Failed):
                     raise event.error
                 yield event
         finally:
             if timer is not None:
                 timer.cancel()
-            self._cancelled += not ticket.done
-            self._forget(ticket)
+            self._cancelled += not request.done
+            self._forget(request)
 
     def abort(self, request_id: str) -> bool:
         """Ends a request, queued or running, within one step: its generator raises RequestCancelled. False: unknown."""
-        ticket = self._tickets.get(request_id)
-        if ticket is None or ticket.done:
+        request = self._requests.get(request_id)
+        if request is None or request.done:
             return False
         self._cancelled += 1
-        self._end(ticket, RequestCancelled(f"request {request_id} was cancelled"))
+        self._end(request, RequestCancelled(f"request {request_id} was cancelled"))
         return True
 
     async def drain(self, grace_seconds: float) -> None:
         """Takes no new work and lets the accepted finish; what is left then ends with EngineUnavailable."""
         self.draining = True
         with contextlib.suppress(TimeoutError):
-            if self._tickets:
+            if self._requests:
                 self._idle.clear()
                 await asyncio.wait_for(self._idle.wait(), grace_seconds)
         self._end_all()
@@ -136,7 +136,7 @@ class EngineClient:
     def stats(self) -> EngineStats:
         """A snapshot."""
         steps = [replica.last_step for replica in self._replicas]
-        running = [len(ticket.missing) for ticket in self._tickets.values() if ticket.started]
+        running = [len(request.missing) for request in self._requests.values() if request.started]
         return EngineStats(
             queue_seconds=min((replica.seconds_left for replica in self._replicas), default=0.0),
             queued_images=self.queued_images - sum(running),
@@ -151,7 +151,7 @@ class EngineClient:
             memory_bytes=tuple(step.memory_bytes if step is not None else 0 for step in steps),
         )
 
-    def _admit(self, params: GenerationParams, request_id: str) -> tuple[Ticket, Replica]:
+    def _accept(self, params: GenerationParams, request_id: str) -> tuple[Request, Replica]:
         """The ticket, and the replica with the least work. Raises for what is refused."""
         if self.draining:
             raise EngineUnavailable("the server is stopping")
@@ -159,14 +159,14 @@ class EngineClient:
         loaded = replica.started.result()
         check_params(params, loaded.model)
         check_fits(params, loaded.model, loaded.memory)
-        if request_id in self._tickets:
+        if request_id in self._requests:
             raise InvalidParams(f"request {request_id} is being drawn already; choose another id")
         seconds = request_seconds(params, loaded.model, replica.costs or loaded.costs)
         now, tokens = time.monotonic(), image_tokens(params, loaded.model)
         deadline = None if params.timeout is None else now + params.timeout
-        ticket = Ticket(request_id, params, seconds, tokens, now, deadline)
-        admit(ticket, replica.tickets.values(), self.config.max_queue_seconds)
-        return ticket, replica
+        request = Request(request_id, params, seconds, tokens, now, deadline)
+        admit(request, replica.requests.values(), self.config.max_queue_seconds)
+        return request, replica
 
     def _choose(self) -> Replica:
         usable = [replica for replica in self._replicas if replica.usable]
@@ -174,41 +174,41 @@ class EngineClient:
             raise EngineUnavailable("the engine is not running; try again in a few seconds")
         return min(usable, key=lambda replica: (not replica.ready, replica.seconds_left))
 
-    def _reroute(self, ticket: Ticket) -> None:
+    def _reroute(self, request: Request) -> None:
         """A replica lost its process: what waited there moves to one that has its own."""
-        source = next(replica for replica in self._replicas if ticket.request_id in replica.tickets)
+        source = next(replica for replica in self._replicas if request.request_id in replica.requests)
         target = self._choose()
         if target is not source:
-            source.remove(ticket)
-            target.add(ticket)
+            source.remove(request)
+            target.add(request)
 
-    def _watch_deadline(self, ticket: Ticket) -> asyncio.TimerHandle | None:
-        if ticket.deadline is None:
+    def _watch_deadline(self, request: Request) -> asyncio.TimerHandle | None:
+        if request.deadline is None:
             return None
-        error = DeadlineExceeded(f"the request was not done within its timeout of {ticket.params.timeout:g} s")
-        return asyncio.get_running_loop().call_at(ticket.deadline, self._expire, ticket, error)
+        error = DeadlineExceeded(f"the request was not done within its timeout of {request.params.timeout:g} s")
+        return asyncio.get_running_loop().call_at(request.deadline, self._expire, request, error)
 
-    def _expire(self, ticket: Ticket, error: DeadlineExceeded) -> None:
-        if not ticket.done:
+    def _expire(self, request: Request, error: DeadlineExceeded) -> None:
+        if not request.done:
             self._cancelled += 1
-            self._end(ticket, error)
+            self._end(request, error)
 
     def _end_all(self) -> None:
-        for ticket in list(self._tickets.values()):
-            self._end(ticket, EngineUnavailable("the server is stopping"))
+        for request in list(self._requests.values()):
+            self._end(request, EngineUnavailable("the server is stopping"))
 
-    def _end(self, ticket: Ticket, error: SanaError) -> None:
+    def _end(self, request: Request, error: SanaError) -> None:
         """One error for the caller, nothing more for the device."""
-        ticket.receive(Failed(ticket.request_id, error))
-        self._leave(ticket)
+        request.receive(Failed(request.request_id, error))
+        self._leave(request)
 
-    def _forget(self, ticket: Ticket) -> None:
-        self._leave(ticket)
-        self._tickets.pop(ticket.request_id, None)
-        if not self._tickets:
+    def _forget(self, request: Request) -> None:
+        self._leave(request)
+        self._requests.pop(request.request_id, None)
+        if not self._requests:
             self._idle.set()
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, request: Request) -> None:
         for replica in self._replicas:
-            if replica.tickets.get(ticket.request_id) is ticket:
-                replica.remove(ticket)
+            if replica.requests.get(request.request_id) is request:
+                replica.remove(request)

@@ -4,15 +4,7 @@ import math
 
 from .costs import MemoryModel, image_tokens
 from .errors import InvalidParams
-from .types import (
-    MAX_IMAGES,
-    MAX_PARTIAL_IMAGES,
-    MAX_PROMPT_CHARS,
-    MAX_SEED,
-    MAX_STEPS,
-    GenerationParams,
-    ModelInfo,
-)
+from .types import MAX_IMAGES, MAX_PARTIAL_IMAGES, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationParams, ModelInfo
 
 MAX_GUIDANCE = 50.0
 GIB = 2**30

@@ -15,7 +15,6 @@ from multiprocessing.context import SpawnProcess
 
 from .config import EngineConfig
 from .messages import Order, Report, Stop
-from .worker import run_worker, serve
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +39,12 @@ class EngineProcess:
         self._pipe, self._theirs = context.Pipe()
         self._runner: SpawnProcess | threading.Thread
         arguments, name = (config, index, self._theirs), self._name
+        from .worker import main  # the only import of the worker from this side; it loads torch in its own process
+
         if in_process:
-            self._runner = threading.Thread(target=serve, args=arguments, name=name, daemon=True)
+            self._runner = threading.Thread(target=main.serve, args=arguments, name=name, daemon=True)
         else:
-            self._runner = context.Process(target=run_worker, args=arguments, name=name, daemon=True)
+            self._runner = context.Process(target=main.run_worker, args=arguments, name=name, daemon=True)
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     async def start(self) -> None:

@@ -10,8 +10,8 @@ from .costs import CostModel
 from .errors import EngineUnavailable, GenerationFailed
 from .messages import Cancel, Ready, Report, StartFailed, Submit
 from .process import EngineProcess
+from .request import Request
 from .stats import StepReport
-from .ticket import Ticket
 from .types import Event, Failed
 
 log = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ class Replica:
         config: EngineConfig,
         index: int,
         on_step: Callable[[StepReport], None],
-        on_orphan: Callable[[Ticket], None],
+        on_orphan: Callable[[Request], None],
         in_process: bool = False,
     ) -> None:
         self.config, self.index, self.in_process = config, index, in_process
         self.started: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self.ready = False
         self.failed_starts = 0
-        self.tickets: dict[str, Ticket] = {}
+        self.requests: dict[str, Request] = {}
         self.process: EngineProcess | None = None
         self.last_step: StepReport | None = None
         self.retries = self.restarts = 0
@@ -61,7 +61,7 @@ class Replica:
     @property
     def seconds_left(self) -> float:
         """Predicted, of all it has accepted."""
-        return seconds_left(self.tickets.values())
+        return seconds_left(self.requests.values())
 
     async def run(self) -> None:
         """Starts processes, one after the end of the other, until cancelled."""
@@ -98,24 +98,24 @@ class Replica:
             await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # while it loads it takes no orders
         return was_ready
 
-    def add(self, ticket: Ticket) -> None:
-        self.tickets[ticket.request_id] = ticket
+    def add(self, request: Request) -> None:
+        self.requests[request.request_id] = request
         self._dispatch()
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove(self, request: Request) -> None:
         """Forgets a ticket, done or not; the device is free of it within a step."""
-        if self.tickets.pop(ticket.request_id, None) is None:
+        if self.requests.pop(request.request_id, None) is None:
             return
-        if ticket.sent and ticket.missing and self.process is not None:
-            self.process.send(Cancel(ticket.request_id))
-        if ticket.missing:
-            self.wasted_seconds += ticket.seconds_spent
+        if request.sent and request.missing and self.process is not None:
+            self.process.send(Cancel(request.request_id))
+        if request.missing:
+            self.wasted_seconds += request.seconds_spent
         self._dispatch()
 
     def _receive(self, report: Report) -> None:
         if isinstance(report, Event):
-            if report.request_id in self.tickets:
-                self._tell(self.tickets[report.request_id], report)
+            if report.request_id in self.requests:
+                self._tell(self.requests[report.request_id], report)
         elif isinstance(report, StepReport):
             if self.costs is not None:
                 self.costs = self.costs.corrected(report)
@@ -133,55 +133,55 @@ class Replica:
         elif isinstance(report, StartFailed) and not self.started.done():
             self.started.set_exception(report.error)
 
-    def _tell(self, ticket: Ticket, event: Event) -> None:
-        ticket.receive(event)
-        if ticket.done:
-            self.remove(ticket)
+    def _tell(self, request: Request, event: Event) -> None:
+        request.receive(event)
+        if request.done:
+            self.remove(request)
 
     def _dispatch(self) -> None:
         """Sends what may be sent: everything, or, while there are suspects, one of them alone at a time."""
-        suspects = [ticket for ticket in self.tickets.values() if ticket.deaths]
+        suspects = [request for request in self.requests.values() if request.deaths]
         if self.ready and not suspects:
-            self._submit(ticket for ticket in self.tickets.values() if not ticket.sent)
-        elif self.ready and not any(ticket.sent for ticket in self.tickets.values()):
+            self._submit(request for request in self.requests.values() if not request.sent)
+        elif self.ready and not any(request.sent for request in self.requests.values()):
             self._submit(suspects[:1])
-        if self._watchdog is None or not self.tickets:
+        if self._watchdog is None or not self.requests:
             self._arm()
 
-    def _submit(self, tickets: Iterable[Ticket]) -> None:
+    def _submit(self, requests: Iterable[Request]) -> None:
         assert self.process is not None
-        for ticket in tickets:
-            ticket.sent = True
-            order = Submit(ticket.request_id, ticket.params, ticket.missing, ticket.arrived, ticket.deadline)
+        for request in requests:
+            request.sent = True
+            order = Submit(request.request_id, request.params, request.missing, request.arrived, request.deadline)
             self.process.send(order)
 
     def _take_stock(self) -> None:
         """After a process ended: what it had begun is suspect, and fails when it was begun by too many."""
-        for ticket in self.tickets.values():
-            self.wasted_seconds += ticket.seconds_spent
-            self.retries += ticket.sent
-            ticket.engine_ended()
-        for ticket in list(self.tickets.values()):
-            if ticket.deaths >= MAX_DEATHS:
-                message = f"the engine process ended {ticket.deaths} times while it drew this picture"
-                self._tell(ticket, Failed(ticket.request_id, GenerationFailed(message)))
+        for request in self.requests.values():
+            self.wasted_seconds += request.seconds_spent
+            self.retries += request.sent
+            request.engine_ended()
+        for request in list(self.requests.values()):
+            if request.deaths >= MAX_DEATHS:
+                message = f"the engine process ended {request.deaths} times while it drew this picture"
+                self._tell(request, Failed(request.request_id, GenerationFailed(message)))
             elif not self.usable:
                 message = "the engine process ended and does not start again; try again later"
-                self._tell(ticket, Failed(ticket.request_id, EngineUnavailable(message)))
-            elif not ticket.deaths:
-                self._on_orphan(ticket)
+                self._tell(request, Failed(request.request_id, EngineUnavailable(message)))
+            elif not request.deaths:
+                self._on_orphan(request)
 
     def _arm(self) -> None:
         """Winds the watchdog up while the process has something to do."""
         self._disarm()
-        if self.costs is None or not self.ready or not any(ticket.sent for ticket in self.tickets.values()):
+        if self.costs is None or not self.ready or not any(request.sent for request in self.requests.values()):
             return
         longest = max(
             max(
-                self.costs.step_seconds(ticket.tokens),
-                self.costs.decode_seconds(ticket.params.width * ticket.params.height),
+                self.costs.step_seconds(request.tokens),
+                self.costs.decode_seconds(request.params.width * request.params.height),
             )
-            for ticket in self.tickets.values()
+            for request in self.requests.values()
         )
         limit = self.config.hang_seconds + LONG_STEPS * longest
         self._watchdog = asyncio.get_running_loop().call_later(limit, self._hang, limit)

@@ -1,96 +1,95 @@
-"""One image on its way through the engine, and the batches it travels in. Free of torch: policy reads only this."""
+"""A request as its caller's side keeps it: what was asked, what has been told, what is left. Survives the engine."""
 
-import time
+import asyncio
 from dataclasses import dataclass, field
-from enum import Enum
-from functools import cached_property
-from typing import TYPE_CHECKING
 
-from .types import GenerationParams, Timings
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from .state import ImageState
-
-
-class Phase(Enum):
-    """What a batch does on the device."""
-
-    ENCODE = "encode"
-    DENOISE = "denoise"
-    DECODE = "decode"
+from .types import Event, Failed, Finished, GenerationParams, Preview, Progress, Started
 
 
 @dataclass(eq=False)
 class Request:
-    """Image `image_index` of a submitted request.
+    """Accepted, and not forgotten before every image or one error has been told.
 
     Args:
-        guided: by a second, unconditional branch of the forward.
-        tokens: rows it adds to a forward, both branches counted.
-        deadline: by time.monotonic, as `arrived`.
-        previews: how many have been decoded.
-        handed_out: done when the last of its pictures, preview or image, has been told.
-        last_step: number of the scheduler's step that it last took part in.
-        state: tensors, from the end of the encode phase to the end of decode.
+        seconds: predicted for all its images, alone on the device.
+        tokens: rows that one of its images adds to a forward.
+        arrived, deadline: on the event loop's clock, time.monotonic.
+        events: for the caller; bounded by what one request can cause.
+        sent: the present engine process has it.
+        started: the present engine process has begun to draw it.
+        deaths: of engine processes that had begun to draw it.
     """
 
     request_id: str
-    image_index: int
     params: GenerationParams
-    guided: bool
+    seconds: float
     tokens: int
-    arrived: float = field(default_factory=time.monotonic)
-    deadline: float | None = None
-    step: int = 0
-    previews: int = 0
-    handed_out: "Future[None] | None" = None
-    last_step: int = 0
-    state: "ImageState | None" = None
-    started: float = 0.0
-    encoded: float = 0.0
-    denoised: float = 0.0
+    arrived: float
+    deadline: float | None
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+    sent: bool = False
+    started: bool = False
+    deaths: int = 0
+    failed: bool = False
+    _start_sent: bool = False
+    _finished: set[int] = field(default_factory=set)
+    _steps: dict[int, int] = field(default_factory=dict)
+    _best_steps: dict[int, int] = field(default_factory=dict)
+    _previews: dict[int, int] = field(default_factory=dict)
 
     @property
-    def seed(self) -> int:
-        return self.params.seed + self.image_index
+    def missing(self) -> tuple[int, ...]:
+        """Images not handed out yet."""
+        return tuple(index for index in range(self.params.n) if index not in self._finished)
 
     @property
-    def pixels(self) -> int:
-        return self.params.width * self.params.height
+    def done(self) -> bool:
+        return self.failed or len(self._finished) == self.params.n
 
     @property
-    def denoise_done(self) -> bool:
-        return self.step >= self.params.num_inference_steps
+    def seconds_spent(self) -> float:
+        """Predicted device seconds behind the images in progress: lost, if they are."""
+        steps = sum(step for index, step in self._steps.items() if index not in self._finished)
+        return self.seconds * steps / (self.params.n * self.params.num_inference_steps)
 
     @property
-    def decode_due(self) -> bool:
-        """The decoder comes next: all steps are done, or those before a preview."""
-        return self.denoise_done or self.step in self.preview_steps[self.previews : self.previews + 1]
+    def seconds_left(self) -> float:
+        return self.seconds * len(self.missing) / self.params.n - self.seconds_spent
 
-    @cached_property
-    def preview_steps(self) -> tuple[int, ...]:
-        """Steps after which a preview is drawn, evenly spaced; the last step is the image itself."""
-        steps, count = self.params.num_inference_steps, self.params.partial_images
-        spaced = {round(steps * (k + 1) / (count + 1)) for k in range(count)}
-        return tuple(sorted(step for step in spaced if 0 < step < steps))
+    def receive(self, event: Event) -> None:
+        """Notes an event, and passes it on unless a process that has ended since told the same."""
+        if self._is_news(event):
+            self.events.put_nowait(event)
 
-    def timings(self, decoded: float) -> Timings:
-        return Timings(
-            queue=self.started - self.arrived,
-            encode=self.encoded - self.started,
-            denoise=self.denoised - self.encoded,
-            decode=decoded - self.denoised,
-        )
+    def engine_ended(self) -> None:
+        """The process that had it is gone: what was not handed out begins again."""
+        self.deaths += self.started
+        self.sent = self.started = False
+        self._steps.clear()
+
+    def _is_news(self, event: Event) -> bool:
+        if self.done:
+            return False
+        if isinstance(event, Started):
+            self.started = True
+            self._start_sent, sent_before = True, self._start_sent
+            return not sent_before
+        if isinstance(event, Progress):
+            self._steps[event.image_index] = event.step
+            return raises(self._best_steps, event.image_index, event.step)
+        if isinstance(event, Preview):
+            return raises(self._previews, event.image_index, event.preview_index + 1)
+        if isinstance(event, Finished):
+            sent_before = event.image_index in self._finished
+            self._finished.add(event.image_index)
+            return not sent_before
+        self.failed = isinstance(event, Failed)
+        return True
 
 
-@dataclass(frozen=True)
-class Batch:
-    phase: Phase
-    requests: tuple[Request, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Rows of its forward."""
-        return sum(request.tokens for request in self.requests)
+def raises(marks: dict[int, int], index: int, mark: int) -> bool:
+    """Whether `mark` is above the highest so far, which it then becomes."""
+    higher = mark > marks.get(index, 0)
+    if higher:
+        marks[index] = mark
+    return higher

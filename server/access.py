@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import error_response
+from .http_errors import error_response
 
 log = logging.getLogger("sana.access")
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

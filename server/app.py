@@ -14,17 +14,17 @@ from starlette.responses import Response
 
 from engine import EngineClient, ModelInfo, SanaError
 
-from . import files, images, models, operations, playground
 from .access import AccessLog
 from .auth import ApiKeys, authorize
-from .config import ServerConfig
-from .errors import RequestError, error_response
-from .files import DirectoryStore, FileStore, sweep_forever
+from .file_store import DirectoryStore, FileStore, sweep_forever
+from .http_errors import RequestError, error_response
 from .limits import Limits
 from .methods import HeadAsGet, JSONCORSMiddleware
 from .metrics import Metrics
-from .s3 import S3Store
+from .routes import files, images, models, operations, playground
+from .s3_store import S3Store
 from .schemas import ErrorResponse
+from .settings import ServerConfig
 from .tracing import NoTraces, OTLPTraces
 
 log = logging.getLogger("sana.app")

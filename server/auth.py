@@ -12,9 +12,9 @@ from starlette.requests import HTTPConnection
 
 from engine import SanaError
 
-from .config import KEYS_VARIABLE
-from .errors import InvalidKey, MissingKey
+from .http_errors import InvalidKey, MissingKey
 from .limits import Limits
+from .settings import KEYS_VARIABLE
 
 log = logging.getLogger("sana.auth")
 TENANT_CHARS = 16

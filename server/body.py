@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
+from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
 
 DRAINED_BODIES = 16  # a client that is still sending reads no answer: so much of a body too large is read and dropped
 

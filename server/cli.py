@@ -14,8 +14,8 @@ from typing import Any
 
 from engine import DTYPES, QUANTIZATIONS, VERSION, EngineConfig, SanaError
 
-from .config import ServerConfig
 from .flags import add_serve_flags
+from .settings import ServerConfig
 
 log = logging.getLogger("sana.cli")
 STOPPED_BY_USER = 130  # what a shell reports for SIGINT
@@ -47,7 +47,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     from .generate import generate_files
-    from .params import fill_params, parse_size
+    from .request_params import fill_params, parse_size
 
     if args.size != "auto":
         parse_size(args.size)  # before minutes of loading
@@ -84,7 +84,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     flags = ["--model", args.model, "--device", args.device, "--dtype", args.dtype]
-    return subprocess.call([sys.executable, "-m", "engine.doctor", *flags])  # a child: it imports torch
+    return subprocess.call([sys.executable, "-m", "engine.worker.doctor", *flags])  # a child: it imports torch
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine import LOG_FORMATS, LOG_LEVELS, EngineConfig
 
-from .config import KEYS_VARIABLE, RESPONSE_FORMATS, ServerConfig
+from .settings import KEYS_VARIABLE, RESPONSE_FORMATS, ServerConfig
 
 
 def add_serve_flags(command: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import OriginNotAllowed, error_body, kind_of
+from .http_errors import OriginNotAllowed, error_body, kind_of
 
 
 class HeadAsGet:

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import body
 from .access import choose_id
-from .errors import InvalidBody, RequestTooSlow, error_body, kind_of
+from .http_errors import InvalidBody, RequestTooSlow, error_body, kind_of
 
 HEAD_SECONDS = 15.0  # for a request line and its headers; uvicorn alone waits for ever
 ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)

@@ -7,16 +7,8 @@ from typing import Any
 
 from engine import Finished, GenerationParams, ModelInfo, Preview
 
-from .params import quality_of
-from .schemas import (
-    CompletedEvent,
-    ImageData,
-    ImagesResponse,
-    PartialImageEvent,
-    StageTimings,
-    TokenDetails,
-    Usage,
-)
+from .request_params import quality_of
+from .schemas import CompletedEvent, ImageData, ImagesResponse, PartialImageEvent, StageTimings, TokenDetails, Usage
 
 PIECE_BYTES = 3 << 16  # a multiple of 3, so that pieces of base64 join
 IMAGE_MARK = "@"

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from engine import MAX_PARTIAL_IMAGES, ImageFormat, InvalidParams, Priority
 
-from .errors import printable
+from .http_errors import printable
 
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
 UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # they belong to gif and svg: no picture of ours honours them

@@ -14,8 +14,8 @@ import uvicorn
 from engine import ModelInfo, SanaError, configure_logs
 
 from .app import create_app
-from .config import ServerConfig
 from .protocol import JSONH11Protocol
+from .settings import ServerConfig
 
 log = logging.getLogger("sana.serving")
 MAX_PORT = 65535

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from engine import Event, Finished, GenerationParams, ModelInfo, Preview, Progress
 
-from .errors import error_body
+from .http_errors import error_body
 from .responses import describe_completed, describe_preview, json_pieces
 from .schemas import CompletedEvent, PartialImageEvent
 

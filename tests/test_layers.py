@@ -1,4 +1,7 @@
-"""server -> engine -> kernels, never back; and torch only in the engine process."""
+"""Imports run one way: server -> engine -> kernels, and only the engine process imports torch.
+
+Inside the engine, the torch-free half (`engine/*.py`) never imports the half that runs on the device (its folders).
+"""
 
 import ast
 import subprocess
@@ -11,59 +14,65 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"server", "engine", "kernels", "recipes", "benchmarks", "deploy", "tests"}
 TENSORS = {"torch", "numpy", "PIL", "transformers", "safetensors", "triton", "diffusers"}
-DESK = (
-    "__init__", "admission", "client", "config", "costs", "errors", "logs", "messages", "params", "process", "replica",
-    "request", "scheduler", "stats", "ticket", "types", "version", "worker",
-)  # fmt: skip
+BRIDGE = "engine/process.py"
+"""Starts the engine process, so it names the function that runs there."""
 
 
-def sources(package: str) -> list[Path]:
-    found = sorted((ROOT / package).rglob("*.py"))
-    assert found, package
+def sources(pattern: str) -> list[Path]:
+    found = sorted(ROOT.glob(pattern))
+    assert found, pattern
     return found
 
 
-def imports(path: Path, at_start_only: bool = False) -> Iterator[str]:
-    """Absolute names of the modules a file imports, those inside functions too unless told otherwise."""
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path, module_level: bool = False) -> Iterator[str]:
+    """Absolute names of what a file imports: `package.module.name` for `from package.module import name`."""
     package = path.relative_to(ROOT).parent.parts
     tree = ast.parse(path.read_text())
-    for node in tree.body if at_start_only else ast.walk(tree):
+    for node in tree.body if module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = [node.module] if node.module else []
-            yield ".".join([*base, *module])
+            yield from (".".join([*base, *module, alias.name]) for alias in node.names)
 
 
-def tops(path: Path, at_start_only: bool = False) -> set[str]:
-    return {name.partition(".")[0] for name in imports(path, at_start_only)}
+def tops(path: Path, module_level: bool = False) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path, module_level)}
 
 
-@pytest.mark.parametrize("path", sources("server"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_server_imports_what_engine_exports_and_no_tensors(path: Path) -> None:
+@pytest.mark.parametrize("path", sources("server/**/*.py"), ids=name_of)
+def test_server_imports_engine_exports_only(path: Path) -> None:
     ours = {name for name in imports(path) if name.partition(".")[0] in OURS - {"server"}}
-    assert ours <= {"engine"}
-    looks_at_pictures = {"numpy", "PIL"} if path.parent.name == "evaluation" else set()  # a client, not the server
-    assert not tops(path) & (TENSORS - looks_at_pictures)
+    assert all(name.startswith("engine.") and name.count(".") == 1 for name in ours), ours
+    client_tools = {"numpy", "PIL"} if path.parent.name == "evaluation" else set()  # `sana eval` is a client
+    assert not tops(path) & (TENSORS - client_tools)
 
 
-@pytest.mark.parametrize("path", sources("engine"), ids=lambda path: str(path.relative_to(ROOT / "engine")))
-def test_engine_imports_kernels_and_itself(path: Path) -> None:
+@pytest.mark.parametrize("path", sources("engine/**/*.py"), ids=name_of)
+def test_engine_imports_kernels_and_itself_only(path: Path) -> None:
     assert tops(path) & OURS <= {"engine", "kernels"}
 
 
-@pytest.mark.parametrize("path", sources("kernels"), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", sources("kernels/*.py"), ids=name_of)
 def test_kernels_import_torch_and_triton_only(path: Path) -> None:
     assert tops(path) - set(sys.stdlib_module_names) <= {"kernels", "torch", "triton"}
 
 
-@pytest.mark.parametrize("name", DESK)
-def test_the_desk_half_of_the_engine_imports_no_tensors(name: str) -> None:
-    assert not tops(ROOT / "engine" / f"{name}.py", at_start_only=True) & TENSORS
+@pytest.mark.parametrize("path", sources("engine/*.py"), ids=name_of)
+def test_engine_half_without_torch_imports_no_device_code(path: Path) -> None:
+    folders = tuple(f"engine.{folder.name}." for folder in sorted((ROOT / "engine").iterdir()) if folder.is_dir())
+    reached = {name for name in imports(path) if f"{name}.".startswith(folders)}
+    assert reached == ({"engine.worker.main"} if name_of(path) == BRIDGE else set())
+    assert not any(f"{name}.".startswith(folders) for name in imports(path, module_level=True))
+    assert not tops(path) & (TENSORS | {"kernels"})
 
 
-def test_the_http_process_holds_no_torch() -> None:
+def test_server_process_loads_no_torch() -> None:
     program = "import sys, server.app, server.cli, server.serving, server.generate; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(loaded.stdout.split()) & TENSORS

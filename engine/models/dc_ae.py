@@ -6,87 +6,16 @@ with exact halos: a 4096 x 4096 picture costs bounded memory and no seam.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from .configs import DCAEConfig, HalfConfig
 from .dc_ae_blocks import DownBlock, EfficientViTBlock, ResBlock, RMSNorm2d, UpBlock, checked_activation
 
 BAND_ELEMENTS = 2**28
 """Largest tensor of a band: 1 GiB in fp32, 2 Mpx of the real decoder's 128 channels. Smaller bands repeat more halo."""
-
-
-@dataclass(frozen=True)
-class HalfConfig:
-    """One half of the autoencoder, stage by stage."""
-
-    block_types: tuple[str, ...]
-    widths: tuple[int, ...]
-    layers: tuple[int, ...]
-    scales: tuple[tuple[int, ...], ...]
-    acts: tuple[str, ...]
-    resample: str
-    shortcut: bool
-    final_act: str
-
-
-@dataclass(frozen=True)
-class DCAEConfig:
-    """vae/config.json of a diffusers checkpoint."""
-
-    in_channels: int
-    latent_channels: int
-    attention_head_dim: int
-    scaling_factor: float
-    encoder: HalfConfig
-    decoder: HalfConfig
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> "DCAEConfig":
-        """Absent keys take diffusers' defaults. Raises CheckpointError for a decoder this engine cannot run."""
-        widths = (128, 256, 512, 512, 1024, 1024)
-        scales = ((), (), (), (5,), (5,), (5,))
-
-        def per_stage(name: str, default: Any, stages: int) -> tuple[Any, ...]:
-            value = config.get(name, default)
-            return (value,) * stages if isinstance(value, str) else tuple(value)
-
-        def half(side: str, layers: tuple[int, ...], resample: str, shortcut: str, final_act: str) -> HalfConfig:
-            stages = per_stage(f"{side}_block_out_channels", widths, 6)
-            return HalfConfig(
-                block_types=per_stage(f"{side}_block_types", "ResBlock", len(stages)),
-                widths=stages,
-                layers=tuple(config.get(f"{side}_layers_per_block", layers)),
-                scales=tuple(tuple(s) for s in config.get(f"{side}_qkv_multiscales", scales)),
-                acts=per_stage(f"{side}_act_fns", "silu", len(stages)),
-                resample=resample,
-                shortcut=bool(config.get(shortcut, True)),
-                final_act=final_act,
-            )
-
-        norms = set(per_stage("decoder_norm_types", "rms_norm", 1))
-        if norms != {"rms_norm"}:
-            raise CheckpointError(f"vae/config.json: decoder_norm_types {sorted(norms)} is not SANA's rms_norm")
-        down = config.get("downsample_block_type", "pixel_unshuffle")
-        up = config.get("upsample_block_type", "pixel_shuffle")
-        return cls(
-            in_channels=config.get("in_channels", 3),
-            latent_channels=config.get("latent_channels", 32),
-            attention_head_dim=config.get("attention_head_dim", 32),
-            scaling_factor=config.get("scaling_factor", 1.0),
-            encoder=half("encoder", (2, 2, 2, 3, 3, 3), down, "encoder_out_shortcut", ""),
-            decoder=half(
-                "decoder", (3,) * 6, up, "decoder_in_shortcut", str(config.get("decoder_conv_act_fn", "relu"))
-            ),
-        )
-
-    @property
-    def compression(self) -> int:
-        """Pixels per latent along one side."""
-        return 2 ** (len(self.decoder.widths) - 1)
 
 
 def stage_blocks(config: DCAEConfig, half: HalfConfig, stage: int) -> list[nn.Module]:

@@ -14,10 +14,10 @@ from torch import nn
 from kernels.layout import TokenLayout, upload
 from kernels.modulate import gated_add_modulate, modulate
 
+from .configs import SanaConfig
 from .embeddings import TimeEmbedding, position_embedding
 from .linear import Linear, PointwiseConv
 from .sana_blocks import RMSNorm, SanaBlock
-from .sana_config import SanaConfig
 
 HEAD_EPS = 1e-6
 """Of the norm before proj_out, which no config changes."""

@@ -11,8 +11,8 @@ from kernels.linear_attention import linear_attention
 from kernels.modulate import add_modulate, gated_add
 from kernels.rms_norm import rms_norm
 
+from .configs import SanaConfig
 from .linear import Linear, PointwiseConv, pack
-from .sana_config import SanaConfig
 
 FLOAT16_MAX = 65504.0
 

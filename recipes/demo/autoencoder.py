@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder
+from engine.models.configs import DCAEConfig
+from engine.models.dc_ae import DCAEDecoder, DCAEEncoder
 
 from .optimizer import Muon, schedule
 from .pictures import save_grid

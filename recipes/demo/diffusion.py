@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.models.configs import SanaConfig
 from engine.models.sana import SanaTransformer
-from engine.models.sana_config import SanaConfig
 from kernels.layout import TokenLayout
 
 from .captions import draw_caption, with_noise

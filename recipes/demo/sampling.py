@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.solver import dpmpp_2m_schedule
+from engine.worker.solver import dpmpp_2m_schedule
 from kernels.guided_step import solver_step
 
 from .autoencoder import Autoencoder

@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 from torch import nn
 from transformers import DynamicCache, Gemma2Config, Gemma2Model
 
-from engine.prompts import COMPLEX_HUMAN_INSTRUCTION as CHI
+from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION as CHI
 
 from .captions import captions
 from .settings import TEXT_ENCODER

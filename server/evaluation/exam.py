@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine import EngineClient, EngineConfig, Finished, SanaError
 
-from ..params import fill_params
+from ..request_params import fill_params
 from .suite import KINDS, Task, tasks
 
 CONCURRENCY = 8

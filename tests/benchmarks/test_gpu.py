@@ -11,7 +11,7 @@ from benchmarks.gpu import (
     COLUMNS,
     Clock,
     draw,
-    make_requests,
+    make_tasks,
     measure_diffusers,
     measure_mixed,
     measure_ours,
@@ -19,7 +19,7 @@ from benchmarks.gpu import (
     step_flops,
 )
 from benchmarks.random_models import make_runner, shape_of
-from engine.runner import ModelRunner
+from engine.worker.runner import ModelRunner
 
 from ..deploy.dockerfile import ROOT
 
@@ -87,7 +87,7 @@ def test_pictures_are_compared_with_those_of_the_same_weights_in_fp32() -> None:
 @torch.inference_mode()
 def test_products_are_counted_as_torch_counts_them() -> None:
     runner = tiny()
-    requests = make_requests([256, 256], 20, guided=True)
+    requests = make_tasks([256, 256], 20, guided=True)
     runner.encode(requests)
     runner.denoise(requests)
     with FlopCounterMode(display=False) as counter:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.policies import POLICIES, make_trace, replay, same_shape
 from benchmarks.serving import arrivals
 from engine import EngineConfig, Event, StepReport
-from engine.core import EngineCore
+from engine.worker.core import EngineCore
 
 EVENTS: "queue.SimpleQueue[Event | StepReport]" = queue.SimpleQueue()
 

@@ -10,7 +10,7 @@ from diffusers import SanaPipeline, SanaSprintPipeline
 
 from ..checkpoints import FAMILIES, write_family
 from ..reference import load_reference, quiet
-from .host_reads import HostReads
+from .worker.host_reads import HostReads
 
 
 @pytest.fixture(scope="session", autouse=True)

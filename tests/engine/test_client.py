@@ -195,11 +195,11 @@ def test_numbers_that_overflow_are_noticed_at_the_first_preview(
     def overflow(*args: object) -> tuple[object, ...]:
         return tuple(part * float("nan") for part in step(*args))
 
-    step = import_module("engine.pack").guided_step
+    step = import_module("engine.worker.pack").guided_step
     params = replace(PARAMS, num_inference_steps=100, partial_images=3)
 
     async def scenario(client: EngineClient) -> None:
-        monkeypatch.setattr("engine.pack.guided_step", overflow)  # after the warm-up
+        monkeypatch.setattr("engine.worker.pack.guided_step", overflow)  # after the warm-up
         steps = []
 
         async def draw() -> None:

@@ -9,7 +9,7 @@ import engine
 from engine import GenerationParams
 
 from ..reference import draw_reference, load_reference, psnr
-from .drawing import Engine
+from .worker.stepping import Engine
 
 MIN_PSNR = 35.0
 MIN_REFERENCE_PSNR = 50.0

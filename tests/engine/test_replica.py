@@ -14,8 +14,8 @@ import pytest
 from engine import EngineClient, EngineConfig, EngineUnavailable, Finished, GenerationParams, StepReport
 from engine.messages import Order, Report
 from engine.replica import Replica
-from engine.ticket import Ticket
-from engine.worker import run_worker, serve
+from engine.request import Request
+from engine.worker.main import run_worker, serve
 
 PARAMS = GenerationParams("a cat", 64, 64, 3, 4.5, seed=1)
 SECONDS = 60.0
@@ -71,7 +71,7 @@ async def draw(client: EngineClient, params: GenerationParams = PARAMS) -> list[
 
 
 @pytest.mark.parametrize(
-    ("target", "worker", "told"),
+    ("target", "worker", "message"),
     [
         ("run_worker", unreadable_process, "sana-engine-0 sent what cannot be read"),
         ("serve", unreadable_thread, "sana-engine-0 sent what cannot be read"),
@@ -81,14 +81,14 @@ async def draw(client: EngineClient, params: GenerationParams = PARAMS) -> list[
 def test_a_process_that_cannot_be_understood_is_replaced_and_its_work_done_again(
     target: str,
     worker: Callable[..., None],
-    told: str,
+    message: str,
     config: EngineConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv(MARK, str(tmp_path / "garbled"))
-    monkeypatch.setattr(f"engine.process.{target}", worker)
+    monkeypatch.setattr(f"engine.worker.main.{target}", worker)
 
     async def main() -> None:
         client = EngineClient(config, in_process=target == "serve")
@@ -102,7 +102,7 @@ def test_a_process_that_cannot_be_understood_is_replaced_and_its_work_done_again
             await client.stop()
 
     asyncio.run(main())
-    assert caplog.text.count(told) == 1
+    assert caplog.text.count(message) == 1
 
 
 def test_a_process_that_cannot_be_started_is_said_at_once_and_tried_again_later(
@@ -138,22 +138,24 @@ def test_a_process_that_cannot_be_started_is_said_at_once_and_tried_again_later(
 def test_what_waited_stays_where_it_was_when_it_cannot_move(
     config: EngineConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def nowhere(ticket: Ticket) -> None:
+    def nowhere(request: Request) -> None:
         raise EngineUnavailable("the engine is not running")
 
     async def main() -> None:
         replica = Replica(config, 0, lambda report: None, nowhere, in_process=True)
         running = asyncio.create_task(replica.run())
         await asyncio.wait_for(replica.started, SECONDS)
-        tickets = [Ticket(name, replace(PARAMS, num_inference_steps=50), 1.0, 8, 0.0, None) for name in ("a", "b", "c")]
-        for ticket in tickets:
-            replica.add(ticket)
-        await tickets[0].events.get()  # begun; with `exact` the last is not
+        requests = [
+            Request(name, replace(PARAMS, num_inference_steps=50), 1.0, 8, 0.0, None) for name in ("a", "b", "c")
+        ]
+        for request in requests:
+            replica.add(request)
+        await requests[0].events.get()  # begun; with `exact` the last is not
         assert replica.process is not None
         replica.process.kill()
-        for ticket in tickets:
-            while not ticket.done:
-                await asyncio.wait_for(ticket.events.get(), SECONDS)
+        for request in requests:
+            while not request.done:
+                await asyncio.wait_for(request.events.get(), SECONDS)
         assert replica.restarts == 1
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

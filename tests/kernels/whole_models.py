@@ -11,10 +11,10 @@ from torch import nn
 
 from benchmarks.random_models import randomize, shape_of
 from benchmarks.real_size import DC_AE_1_1
-from engine.models.dc_ae import DCAEConfig, DCAEDecoder
+from engine.checkpoints.quantize import quantize_transformer
+from engine.models.configs import DCAEConfig, SanaConfig
+from engine.models.dc_ae import DCAEDecoder
 from engine.models.sana import PackedText, SanaTransformer
-from engine.models.sana_config import SanaConfig
-from engine.quantize import quantize_transformer
 
 from .launches import Launches
 from .packs import DEVICE, INTERPRETED, SIZES, TEXT_LENGTHS, assert_close, make_layout, random

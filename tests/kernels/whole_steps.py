@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.random_models import Shape, make_runner, shape_of
 from engine import GenerationParams
-from engine.graphs import GraphRunner
-from engine.recorder import Recorder
-from engine.request import Request
-from engine.runner import ModelRunner, state_of
+from engine.worker.graphs import GraphRunner
+from engine.worker.image_task import ImageTask
+from engine.worker.recorder import Recorder
+from engine.worker.runner import ModelRunner, state_of
 
 from .packs import DEVICE, INTERPRETED, assert_close
 
@@ -32,27 +32,27 @@ PACKS = {
 }
 
 
-def make_requests(kind: str, runner: ModelRunner) -> tuple[Request, ...]:
-    requests = []
+def make_tasks(kind: str, runner: ModelRunner) -> tuple[ImageTask, ...]:
+    tasks = []
     for i, (prompt, width, height, guidance, negative) in enumerate(PACKS[kind]):
         params = GenerationParams(prompt, width, height, 4, guidance, seed=i, negative_prompt=negative)
         guided = guidance > 1 and not runner.config.guidance_embeds
-        requests.append(Request(str(i), 0, params, guided, tokens=width * height // 1024 * (1 + guided)))
-    return tuple(requests)
+        tasks.append(ImageTask(str(i), 0, params, guided, tokens=width * height // 1024 * (1 + guided)))
+    return tuple(tasks)
 
 
 def draw(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
     """Latents of all packs, which take turns as small and large pictures do, and the rows of the graphs that ran."""
-    packs = [make_requests(kind, runner) for kind in PACKS]
-    for requests in packs:
-        runner.encode(requests)
+    packs = [make_tasks(kind, runner) for kind in PACKS]
+    for tasks in packs:
+        runner.encode(tasks)
     rows = []
     for _ in range(2):
-        for requests in packs:
-            rows.append(runner.denoise(requests).graph_tokens)
-            for request in requests:
-                request.step += 1
-    return [state_of(request).latents.clone() for requests in packs for request in requests], rows
+        for tasks in packs:
+            rows.append(runner.denoise(tasks).graph_tokens)
+            for task in tasks:
+                task.step += 1
+    return [state_of(task).latents.clone() for tasks in packs for task in tasks], rows
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -70,17 +70,17 @@ def test_a_graph_draws_what_its_kernels_draw(shape: Shape) -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # of numpy, which interprets it
 def test_graphs_of_prompts_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.decode.GRAPH_SIZES", ((64, 96), (64, 64)))
+    monkeypatch.setattr("engine.worker.decoder.GRAPH_SIZES", ((64, 96), (64, 64)))
     runner = make_runner(TINY, DEVICE, torch.float32, "none")
-    requests = make_requests("of all kinds", runner)
+    tasks = make_tasks("of all kinds", runner)
 
     def run() -> tuple[list[torch.Tensor], list[np.ndarray], int]:
         """What encoding gives, pictures of the noise, and how much of both was replayed."""
-        forwards = [runner.encode(requests), *(runner.decode_forwards(request) for request in requests)]
-        states = [state_of(request) for request in requests]
+        forwards = [runner.encode(tasks), *(runner.decode_forwards(task) for task in tasks)]
+        states = [state_of(task) for task in tasks]
         for state in states:
             state.old_denoised = state.latents
-        pictures = [wait() for wait in [runner.decode(request) for request in requests]]
+        pictures = [wait() for wait in [runner.decode(task) for task in tasks]]
         return [state.text.keys for state in states], pictures, sum(f.replayed for f in forwards)
 
     expected_keys, expected_pictures, replayed = run()

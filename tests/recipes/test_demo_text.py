@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from engine.prompts import COMPLEX_HUMAN_INSTRUCTION, PromptEncoder
+from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION, PromptEncoder
 from recipes.demo.captions import captions
 from recipes.demo.export import TOKENIZER, write_json
 from recipes.demo.text import SPECIAL, VOCABULARY, TextEncoder, train_tokenizer

@@ -12,10 +12,10 @@ import pytest
 from engine import EngineConfig
 from server.app import create_app
 from server.auth import ApiKeys, KeyFileError
-from server.config import KEYS_VARIABLE, ServerConfig
 from server.limits import GUESSES
+from server.settings import KEYS_VARIABLE, ServerConfig
 
-from .test_operations import asgi_client
+from .routes.test_operations import asgi_client
 
 KEY = "sk-the-right-one"
 BODY = {"prompt": "a cat"}

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from server.body import DRAINED_BODIES, read_json
-from server.errors import BodyTooLarge, InvalidBody, UnsupportedContentType
+from server.http_errors import BodyTooLarge, InvalidBody, UnsupportedContentType
 
 LIMIT = 1000
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine import EngineConfig
 from server.cli import build_parser, engine_config, main, settings
-from server.config import ServerConfig
+from server.settings import ServerConfig
 
 from .conftest import MODEL
 from .live import run_sana

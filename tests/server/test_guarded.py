@@ -64,7 +64,7 @@ def test_every_line_of_the_log_is_json_and_holds_no_key(guarded_server: LiveServ
     text = guarded_server.logged("seen-in-the-log")
     assert API_KEY not in text
     lines = [json.loads(line) for line in text.splitlines()]  # those of the engine process too
-    assert any(line["logger"] == "engine.core" for line in lines)
+    assert any(line["logger"] == "engine.worker.core" for line in lines)
     [line] = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/models", 200)
     assert len(line["tenant"]) == 16

@@ -1,7 +1,7 @@
 import pytest
 
 from server import limits
-from server.errors import TooManyRequests
+from server.http_errors import TooManyRequests
 from server.limits import Limits
 
 

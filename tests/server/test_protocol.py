@@ -15,7 +15,7 @@ import uvicorn
 from engine import EngineConfig
 from server import body, protocol, serving
 from server.app import create_app
-from server.config import ServerConfig
+from server.settings import ServerConfig
 
 HEAD = b"POST /v1/images/generations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 40\r\n"
 

@@ -13,7 +13,7 @@ from engine import GenerationFailed
 from server import streaming
 
 from .live import LiveServer, request_under_way
-from .test_images import PNG, png_size
+from .routes.test_images import PNG, png_size
 
 SMALL: dict[str, Any] = {"prompt": "a red circle", "size": "64x64", "num_inference_steps": 8, "guidance_scale": 1.0}
 EXTRA = {"num_inference_steps": 8, "guidance_scale": 1.0, "seed": 5}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import SanaTransformer2DModel
 
+from engine.models.configs import SanaConfig
 from engine.models.sana import SanaTransformer
 from engine.models.sana_blocks import FLOAT16_MAX
-from engine.models.sana_config import SanaConfig
 from kernels.layout import TokenLayout
 from kernels.modulate import gated_add
 

@@ -8,7 +8,8 @@ from diffusers import AutoencoderDC
 
 from engine import CheckpointError
 from engine.models import dc_ae_blocks
-from engine.models.dc_ae import DCAEConfig, DCAEDecoder, DCAEEncoder, local_stages
+from engine.models.configs import DCAEConfig
+from engine.models.dc_ae import DCAEDecoder, DCAEEncoder, local_stages
 
 from ...checkpoints import DC_AE, LITE, SHUFFLED, random_autoencoder
 from ...reference import REL, relative_error

@@ -9,8 +9,8 @@ import torch
 from diffusers import SanaTransformer2DModel
 
 from engine import CheckpointError
+from engine.models.configs import SanaConfig
 from engine.models.sana import PackedText, SanaTransformer
-from engine.models.sana_config import SanaConfig
 from kernels.layout import TokenLayout
 
 from ...checkpoints import FAMILIES, TRANSFORMER, random_transformer

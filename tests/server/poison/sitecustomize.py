@@ -5,7 +5,7 @@ import signal
 import sys
 
 if "--multiprocessing-fork" in sys.orig_argv:
-    from engine.prompts import PromptEncoder
+    from engine.worker.prompts import PromptEncoder
 
     encode = PromptEncoder.encode
 

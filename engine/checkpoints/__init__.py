@@ -1,0 +1,1 @@
+"""Checkpoint formats: finding, reading and loading the weights of a model."""

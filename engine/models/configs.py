@@ -1,0 +1,128 @@
+"""The settings in transformer/config.json and vae/config.json that decide the arithmetic."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class SanaConfig:
+    """transformer/config.json of a diffusers checkpoint, as far as it decides the arithmetic."""
+
+    in_channels: int = 32
+    num_attention_heads: int = 70
+    attention_head_dim: int = 32
+    num_layers: int = 20
+    num_cross_attention_heads: int = 20
+    cross_attention_head_dim: int = 112
+    caption_channels: int = 2304
+    mlp_ratio: float = 2.5
+    attention_bias: bool = False
+    norm_elementwise_affine: bool = False
+    norm_eps: float = 1e-6
+    sample_size: int = 32
+    interpolation_scale: float | None = None
+    guidance_embeds: bool = False
+    guidance_embeds_scale: float = 0.1
+    qk_norm: str | None = None
+    timestep_scale: float = 1.0
+    clamp_attention: bool = False
+    """Trained in fp16 with self-attention output clamped to +-65504; kept in every dtype. Not in config.json."""
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any], clamp_attention: bool = False) -> "SanaConfig":
+        """Raises CheckpointError for a transformer this engine would compute wrongly."""
+        fields = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
+        known = cls(**(fields | {"clamp_attention": clamp_attention}))
+        wanted = {
+            "patch_size": (1,),
+            "out_channels": (known.in_channels, None),
+            "cross_attention_dim": (known.width,),
+            "qk_norm": ("rms_norm_across_heads", None),
+        }
+        for name, allowed in wanted.items():
+            if config.get(name, allowed[0]) not in allowed:
+                raise CheckpointError(
+                    f"transformer/config.json: {name} = {config[name]!r} is not a released SANA; this server reads "
+                    f"{' or '.join(map(repr, allowed))}"
+                )
+        return known
+
+    @property
+    def width(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def cross_width(self) -> int:
+        return self.num_cross_attention_heads * self.cross_attention_head_dim
+
+
+@dataclass(frozen=True)
+class HalfConfig:
+    """One half of the autoencoder, stage by stage."""
+
+    block_types: tuple[str, ...]
+    widths: tuple[int, ...]
+    layers: tuple[int, ...]
+    scales: tuple[tuple[int, ...], ...]
+    acts: tuple[str, ...]
+    resample: str
+    shortcut: bool
+    final_act: str
+
+
+@dataclass(frozen=True)
+class DCAEConfig:
+    """vae/config.json of a diffusers checkpoint."""
+
+    in_channels: int
+    latent_channels: int
+    attention_head_dim: int
+    scaling_factor: float
+    encoder: HalfConfig
+    decoder: HalfConfig
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "DCAEConfig":
+        """Absent keys take diffusers' defaults. Raises CheckpointError for a decoder this engine cannot run."""
+        widths = (128, 256, 512, 512, 1024, 1024)
+        scales = ((), (), (), (5,), (5,), (5,))
+
+        def per_stage(name: str, default: Any, stages: int) -> tuple[Any, ...]:
+            value = config.get(name, default)
+            return (value,) * stages if isinstance(value, str) else tuple(value)
+
+        def half(side: str, layers: tuple[int, ...], resample: str, shortcut: str, final_act: str) -> HalfConfig:
+            stages = per_stage(f"{side}_block_out_channels", widths, 6)
+            return HalfConfig(
+                block_types=per_stage(f"{side}_block_types", "ResBlock", len(stages)),
+                widths=stages,
+                layers=tuple(config.get(f"{side}_layers_per_block", layers)),
+                scales=tuple(tuple(s) for s in config.get(f"{side}_qkv_multiscales", scales)),
+                acts=per_stage(f"{side}_act_fns", "silu", len(stages)),
+                resample=resample,
+                shortcut=bool(config.get(shortcut, True)),
+                final_act=final_act,
+            )
+
+        norms = set(per_stage("decoder_norm_types", "rms_norm", 1))
+        if norms != {"rms_norm"}:
+            raise CheckpointError(f"vae/config.json: decoder_norm_types {sorted(norms)} is not SANA's rms_norm")
+        down = config.get("downsample_block_type", "pixel_unshuffle")
+        up = config.get("upsample_block_type", "pixel_shuffle")
+        return cls(
+            in_channels=config.get("in_channels", 3),
+            latent_channels=config.get("latent_channels", 32),
+            attention_head_dim=config.get("attention_head_dim", 32),
+            scaling_factor=config.get("scaling_factor", 1.0),
+            encoder=half("encoder", (2, 2, 2, 3, 3, 3), down, "encoder_out_shortcut", ""),
+            decoder=half(
+                "decoder", (3,) * 6, up, "decoder_in_shortcut", str(config.get("decoder_conv_act_fn", "relu"))
+            ),
+        )
+
+    @property
+    def compression(self) -> int:
+        """Pixels per latent along one side."""
+        return 2 ** (len(self.decoder.widths) - 1)

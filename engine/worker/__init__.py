@@ -1,0 +1,1 @@
+"""The engine process: everything that holds tensors and runs steps on the device."""

@@ -1,0 +1,65 @@
+"""GET /v1/models and /v1/models/{id}: the one model there is, under its own name and its aliases."""
+
+from fastapi import APIRouter, Request
+
+from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, EngineClient, EngineUnavailable, ModelInfo
+
+from ..http_errors import ModelNotFound, printable
+from ..request_params import QUALITY, preset_steps
+from ..schemas import ModelList, ModelObject
+
+router = APIRouter()
+SHAPES = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
+"""Aspect ratios of the sizes that GET /v1/models lists; every other size on the grid is drawn as well."""
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> ModelList:
+    model = served_model(request)
+    return ModelList(data=[model_object(model, name) for name in (model.id, *request.app.state.config.model_aliases)])
+
+
+@router.get("/v1/models/{model_id:path}")
+async def retrieve_model(model_id: str, request: Request) -> ModelObject:
+    """Clients send the slash of "org/name" as %2F or as it is."""
+    return model_object(served_model(request, model_id), model_id)
+
+
+def served_model(request: Request, name: str | None = None) -> ModelInfo:
+    """The model behind `name`; None means the one there is. Raises EngineUnavailable or ModelNotFound."""
+    engine: EngineClient = request.app.state.engine
+    model = engine.model
+    if model is None:
+        raise EngineUnavailable("the engine is still loading, or stopping; try again in a few seconds")
+    if name not in (None, model.id, *request.app.state.config.model_aliases):
+        shown = printable(repr(name))[:100]
+        raise ModelNotFound(f"The model {shown} does not exist; this server serves '{model.id}'.")
+    return model
+
+
+def model_object(model: ModelInfo, name: str) -> ModelObject:
+    return ModelObject(
+        id=name,
+        created=model.created,
+        root=model.id,
+        default_size=f"{model.default_size[0]}x{model.default_size[1]}",
+        sizes=usual_sizes(model),
+        size_multiple=model.size_multiple,
+        max_side=model.max_side,
+        max_n=MAX_IMAGES,
+        max_prompt_chars=MAX_PROMPT_CHARS,
+        default_steps=model.default_steps,
+        max_steps=MAX_STEPS,
+        default_guidance_scale=model.default_guidance,
+        quality_steps={word: preset_steps(model, word) for word in QUALITY},
+    )
+
+
+def usual_sizes(model: ModelInfo) -> list[str]:
+    """Sizes on the grid with about the pixels the model was trained on, one per usual shape."""
+    grid, pixels = model.size_multiple, model.default_size[0] * model.default_size[1]
+
+    def side(share: float) -> int:
+        return min(max(round(pixels**0.5 * share**0.5 / grid), 1) * grid, model.max_side)
+
+    return list(dict.fromkeys(f"{side(width / height)}x{side(height / width)}" for width, height in SHAPES))

@@ -1,0 +1,35 @@
+"""What operators ask: /health (alive?), /ready (may requests come?), /metrics."""
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import PlainTextResponse
+
+from engine import EngineClient, EngineUnavailable
+
+from ..metrics import Metrics
+from .models import served_model
+
+router = APIRouter()
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """200 as long as this process answers: a liveness probe that restarts only what hangs."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(request: Request) -> dict[str, str]:
+    """200 while the engine draws; 503 while it loads, drains, restarts or is gone: for load balancers and Docker."""
+    engine: EngineClient = request.app.state.engine
+    model = served_model(request)
+    if not engine.ready:
+        raise EngineUnavailable("the server is draining" if engine.draining else "the engine is starting again")
+    return {"status": "ready", "model": model.id}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> PlainTextResponse:
+    kept: Metrics = request.app.state.metrics
+    return PlainTextResponse(await run_in_threadpool(kept.render), media_type=PROMETHEUS)

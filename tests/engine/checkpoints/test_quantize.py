@@ -1,0 +1,76 @@
+"""FP8: what is quantized, where it is refused, and what it costs in the embedded checkpoint's pictures."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+
+from engine import DeviceError, EngineConfig
+from engine.checkpoints.quantize import FP8Linear, check_quantization, quantize_transformer
+from engine.models.configs import SanaConfig
+from engine.models.sana import SanaTransformer
+from engine.worker.core import EngineCore
+
+from ...reference import psnr
+from ..test_demo import REQUESTS
+from ..worker.stepping import Engine
+
+MIN_PSNR = 28.0
+
+
+def test_fp8_draws_the_picture_of_fp32() -> None:
+    full, eight = Engine("demo").draw(REQUESTS), Engine("demo", quantization="fp8").draw(REQUESTS)
+    for expected, drawn in zip(full, eight, strict=True):
+        assert np.std(expected) > 10
+        assert MIN_PSNR <= psnr(drawn, expected) < 80  # above, nothing would have been quantized
+
+
+def test_the_large_products_and_no_others_are_quantized() -> None:
+    config = SanaConfig.from_dict({"num_layers": 1})
+    with torch.device("meta"):
+        transformer = SanaTransformer(config)
+        kept = sum(p.numel() for p in transformer.parameters())
+        quantize_transformer(transformer)
+    quantized = {name for name, module in transformer.named_modules() if isinstance(module, FP8Linear)}
+    block = "transformer_blocks.0."
+    attentions = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0")
+    assert quantized == {block + name for name in (*attentions, "ff.conv_inverted", "ff.conv_point")}
+    stored = sum(m.weight.numel() for m in transformer.modules() if isinstance(m, FP8Linear))
+    weights_left = sum(p.numel() for p in transformer.parameters())
+    assert stored + weights_left == kept
+    assert all(m.weight.element_size() == 1 for m in transformer.modules() if isinstance(m, FP8Linear))
+
+
+def test_packed_projections_are_quantized_as_each_alone() -> None:
+    """As on a GPU: every output channel has its own scale."""
+    torch.manual_seed(0)
+    alone = SanaTransformer(SanaConfig(num_layers=1, num_attention_heads=2, num_cross_attention_heads=2))
+    packed = deepcopy(alone)
+    packed.pack()
+    for transformer in (alone, packed):
+        quantize_transformer(transformer)
+    attention = packed.blocks[0].attn1
+    assert not {"attn1.to_q", "attn1.to_k", "attn1.to_v"} & {name for name, _ in packed.blocks[0].named_modules()}
+    layers = [getattr(alone.blocks[0].attn1, name) for name in ("to_q", "to_k", "to_v")]
+    assert torch.equal(attention.to_qkv.weight.float(), torch.cat([layer.weight.float() for layer in layers]))
+    assert torch.equal(attention.to_qkv.weight_scale, torch.cat([layer.weight_scale for layer in layers]))
+
+
+@pytest.mark.parametrize(("capability", "fits"), [((8, 0), False), ((8, 6), False), ((8, 9), True), ((9, 0), True)])
+def test_older_gpus_are_refused_by_name(
+    capability: tuple[int, int], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    device = torch.device("cuda", 0)
+    check_quantization("none", device)
+    if fits:
+        check_quantization("fp8", device)
+        return
+    with pytest.raises(DeviceError, match=rf"needs compute capability 8\.9.*cuda:0 has 8\.{capability[1]}"):
+        check_quantization("fp8", device)
+
+
+def test_an_unknown_quantization_is_refused() -> None:
+    with pytest.raises(DeviceError, match="no quantization 'int4': give none or fp8"):
+        EngineCore(EngineConfig(device="cpu", quantization="int4"), lambda event: None)

@@ -1,0 +1,75 @@
+"""Peak host memory while a checkpoint is loaded, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import Gemma2Config
+
+from benchmarks.random_checkpoint import write_random_checkpoint
+
+from ...checkpoints import DC_AE
+from ...text_models import gemma_tokenizer
+
+ROOT = Path(__file__).parents[3]
+WIDTH_896 = dict(
+    num_attention_heads=28,
+    num_cross_attention_heads=8,
+    cross_attention_head_dim=112,
+    cross_attention_dim=896,
+    num_layers=12,
+)
+CHILD = """
+import os, sys, torch
+from pathlib import Path
+from engine.checkpoint import open_checkpoint
+from engine.loader import load_models, load_tokenizer
+def peak(): return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+torch.zeros(8).to(torch.bfloat16).sum()  # what torch and transformers allocate for themselves
+load_tokenizer(Path(sys.argv[1]) / "tokenizer")
+for name in sys.argv[2:]:
+    if os.fork():  # a memory of its own for each, without importing torch again
+        assert os.wait()[1] == 0
+        continue
+    dtype, before = getattr(torch, name), peak()
+    models = load_models(open_checkpoint(sys.argv[1], dtype), torch.device("cpu"), dtype)
+    parts = [models.transformer, models.decoder, models.text_encoder]
+    weights = [p for part in parts for p in part.parameters()]
+    for weight in weights:
+        weight.view(-1)[::512].sum()  # touches every page: a mapped weight counts once it is used
+    print(name, peak() - before, sum(weight.nbytes for weight in weights), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def large_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """About 420 MB in bf16, and its bytes."""
+    folder = tmp_path_factory.mktemp("memory") / "large"
+    tokenizer = gemma_tokenizer()
+    text = Gemma2Config(vocab_size=20_000, hidden_size=1024, intermediate_size=3072, num_hidden_layers=2)
+    needed = write_random_checkpoint(folder, WIDTH_896 | dict(caption_channels=1024), DC_AE, text, tokenizer)
+    return folder, needed
+
+
+@pytest.fixture(scope="module")
+def grown(large_checkpoint: tuple[Path, int]) -> dict[str, tuple[int, int]]:
+    """Per dtype: bytes the process grew by at its peak, and bytes of the weights it holds."""
+    command = [sys.executable, "-c", CHILD, str(large_checkpoint[0]), "bfloat16", "float32"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return {name: (int(grown), int(held)) for name, grown, held in map(str.split, child.stdout.splitlines())}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the high-water mark from /proc")
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 1), ("float32", 2)])
+def test_loading_holds_little_more_than_the_weights(
+    dtype: str, size: int, grown: dict[str, tuple[int, int]], large_checkpoint: tuple[Path, int]
+) -> None:
+    """In the dtype of the file the weights stay mapped; in another, one tensor at a time is converted."""
+    peak, held = grown[dtype]
+    assert held == size * large_checkpoint[1]
+    assert held > 300e6
+    assert 0.8 * held <= peak <= 1.15 * held

@@ -1,0 +1,237 @@
+"""Prompt embeddings against diffusers' unmasked ones."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import SanaPipeline, SanaSprintPipeline
+
+from engine.models.sana import PackedText
+from engine.worker.prompts import (
+    COMPLEX_HUMAN_INSTRUCTION,
+    GRAPH_TOKENS,
+    MAX_PROMPTS,
+    MAX_TOKENS,
+    TOKENS_STEP,
+    Prompt,
+    PromptCache,
+    PromptEncoder,
+    clean,
+)
+from engine.worker.recorder import Recorder
+
+from ...reference import REL, relative_error
+from .host_reads import HostReads
+
+Reference = Callable[[str], SanaPipeline | SanaSprintPipeline]
+PROMPTS = {
+    "no merge across the border": "zebra",
+    "two tokens change at the border": "a red circle left of a blue square",
+    "the last token grows": "xylophone on a table",
+    "a new line follows": "\n\nstreet",  # stripped
+    "case": "A CAT Sleeping",
+    "spaces": "  a \t cat   ",
+    "unicode": "Ein Kätzchen 猫 🐱 на столе e\u0301",
+    "special tokens in the text": "<eos> cat <bos><pad>",
+    "the instruction again": COMPLEX_HUMAN_INSTRUCTION,
+    "empty": "",
+    "blank": " \n ",
+    "one token": "a",
+    "297 tokens": "z" * 297,
+    "298 tokens": "z" * 298,
+    "299 tokens": "z" * 299,
+    "truncated": "a cat on a red table under glowing street lamps, " * 200,
+    "truncated inside a character": "猫" * 200,
+}
+
+
+@pytest.fixture(scope="module")
+def encoder(reference: Reference) -> PromptEncoder:
+    pipeline = reference("sana-1.0")
+    with torch.inference_mode():
+        return PromptEncoder(pipeline.text_encoder, pipeline.tokenizer)
+
+
+def theirs(
+    pipeline: SanaPipeline | SanaSprintPipeline, prompt: str, negative: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """diffusers' embeddings of both, without the rows its masks hide."""
+    with torch.inference_mode():
+        embeds, mask, negative_embeds, negative_mask = pipeline.encode_prompt(
+            prompt,
+            True,
+            negative_prompt=negative,
+            complex_human_instruction=COMPLEX_HUMAN_INSTRUCTION.split("\n"),
+        )
+    return embeds[0][mask[0].bool()], negative_embeds[0][negative_mask[0].bool()]
+
+
+def test_the_instruction_is_that_of_diffusers() -> None:
+    import inspect
+
+    for pipeline in (SanaPipeline, SanaSprintPipeline):
+        default = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
+        assert "\n".join(default) == COMPLEX_HUMAN_INSTRUCTION
+
+
+def test_the_tokenizer_of_these_tests_has_the_traps(reference: Reference) -> None:
+    tokenizer = reference("sana-1.0").tokenizer
+    alone = tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION)
+    assert tokenizer.convert_ids_to_tokens(alone)[-2:] == ["▁Prompt", ":▁"]
+
+    def shared(prompt: str) -> int:
+        joined = tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION + prompt)
+        return next(i for i, (a, b) in enumerate(zip(joined, alone, strict=False)) if a != b) - len(alone)
+
+    assert shared("a cat") == -2
+    assert shared("xylophone") == -1
+    assert tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION + "zebra")[: len(alone)] == alone
+    assert len(tokenizer.encode("z" * 298)) == 299  # <bos> and one token per letter
+    assert tokenizer.encode("") == [2]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
+@torch.inference_mode()
+def test_embeddings_equal_the_unmasked_ones_of_diffusers(
+    encoder: PromptEncoder, reference: Reference, prompt: str
+) -> None:
+    expected, expected_negative = theirs(reference("sana-1.0"), prompt, prompt)
+    (positive,), (negative,) = encoder.encode([prompt]), encoder.encode_negative([prompt])
+    assert positive.shape == expected.shape
+    assert negative.shape == expected_negative.shape
+    assert relative_error(positive, expected) <= REL
+    assert relative_error(negative, expected_negative) <= REL
+
+
+@torch.inference_mode()
+def test_counts_of_rows(encoder: PromptEncoder) -> None:
+    """<bos>, the last token of the instruction, and at most 298 of the prompt; 300 without the instruction."""
+    assert len(encoder.encode(["z" * 298])[0]) == MAX_TOKENS == len(encoder.encode(["z" * 5000])[0])
+    assert len(encoder.encode(["z" * 297])[0]) == MAX_TOKENS - 1
+    assert len(encoder.encode([""])[0]) == 2
+    assert len(encoder.encode_negative([""])[0]) == 1
+    assert len(encoder.encode_negative(["z" * 5000])[0]) == MAX_TOKENS
+
+
+@torch.inference_mode()
+def test_the_soft_cap_matters_and_is_applied(encoder: PromptEncoder, reference: Reference) -> None:
+    """Otherwise an attention without it would pass unseen."""
+    model = reference("sana-1.0").text_encoder
+    before = encoder.encode_negative(["a cat"])[0]
+    layers = [layer.self_attn for layer in model.layers]
+    try:
+        for attention in layers:
+            attention.attn_logit_softcapping = None
+        assert relative_error(encoder.encode_negative(["a cat"])[0], before) > 100 * REL
+    finally:
+        for attention in layers:
+            attention.attn_logit_softcapping = model.config.attn_logit_softcapping
+
+
+@torch.inference_mode()
+def test_encoding_leaves_no_trace_in_the_prefix(encoder: PromptEncoder) -> None:
+    first = encoder.encode(["a cat"])[0]
+    encoder.encode(list(PROMPTS.values()))
+    assert torch.equal(encoder.encode(["a cat"])[0], first)
+
+
+@torch.inference_mode()
+def test_prompts_share_forwards_and_change_no_bit_of_each_other(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [*PROMPTS.values(), *(f"{n} cats" for n in range(20))]
+    forward, shapes = encoder.model.forward, list[torch.Size]()
+
+    def counted(tokens: torch.Tensor, **options: Any) -> Any:
+        shapes.append(tokens.shape)
+        return forward(tokens, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.model, "forward", counted)
+        together, negatives = encoder.encode(prompts), encoder.encode_negative(prompts)
+    assert len(shapes) < len(prompts)
+    assert max(count for count, _ in shapes) == MAX_PROMPTS
+    for prompt, positive, negative in zip(prompts, together, negatives, strict=True):
+        assert torch.equal(encoder.encode([prompt])[0], positive)
+        assert torch.equal(encoder.encode_negative([prompt])[0], negative)
+
+
+@torch.inference_mode()
+def test_graphs_encode_the_same(encoder: PromptEncoder) -> None:
+    """On the CPU a graph is the forward itself, on the graph's own tensors."""
+    prompts = [*PROMPTS.values(), *(f"{n} cats" for n in range(20))]
+    expected, launched = encoder.encode(prompts), encoder.launched
+    try:
+        encoder.capture(Recorder(torch.device("cpu"), math.inf))
+        actual = encoder.encode(prompts)
+    finally:
+        encoder.graphs.clear()
+    assert encoder.replayed > 3
+    assert 0 < encoder.launched - launched < launched  # long prompts, and those that change more of the instruction
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert relative_error(ours, theirs) <= REL
+
+
+@pytest.mark.parametrize("most", [1, 6, 8])
+def test_graphs_are_for_few_and_for_many_prompts(reference: Reference, most: int) -> None:
+    pipeline = reference("sana-1.0")
+    with torch.inference_mode():
+        encoder = PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, most)
+    encoder.capture(Recorder(torch.device("cpu"), math.inf))
+    lengths = range(TOKENS_STEP, GRAPH_TOKENS + 1, TOKENS_STEP)
+    assert set(encoder.graphs) == {(count, length) for count in (1, 2, 4, 8) if count <= most for length in lengths}
+
+
+@torch.inference_mode()
+def test_a_forward_waits_for_nothing(encoder: PromptEncoder, host_reads: HostReads) -> None:
+    tokens = torch.ones(2, 16, dtype=torch.long)
+    hidden = torch.zeros(2, 16, encoder.prefix.hidden.shape[-1])
+    with host_reads:
+        encoder._replayed(tokens, hidden)
+    assert host_reads.found == []
+    assert hidden.any()
+
+
+def entry(rows: int) -> PackedText:
+    return PackedText(torch.zeros(1, rows, 2, 4), torch.zeros(1, rows, 2, 4), torch.zeros(1, 0, 8))  # 64 bytes a row
+
+
+def test_cache_computes_once_and_keeps_both_encodings_apart() -> None:
+    cache, computed = PromptCache(10_000), list[Prompt]()
+
+    def compute(prompts: list[Prompt]) -> list[PackedText]:
+        computed.extend(prompts)
+        return [entry(2) for _ in prompts]
+
+    first, again, negative = cache.get([("A cat ", False), (clean("a CAT"), False), ("a cat", True)], compute)
+    assert first is again
+    assert first is not negative
+    assert cache.get([("a cat", True), ("a cat", False), ("a dog", False)], compute)[:2] == [negative, first]
+    assert computed == [("a cat", False), ("a cat", True), ("a dog", False)]
+    assert (cache.hits, cache.misses) == (3, 3)
+
+
+def test_cache_is_bounded_in_bytes_and_forgets_the_least_recently_used() -> None:
+    cache, computed = PromptCache(3 * 64), list[str]()
+
+    def get(*prompts: str, rows: int = 1) -> list[PackedText]:
+        def compute(missing: list[Prompt]) -> list[PackedText]:
+            computed.extend(text for text, _ in missing)
+            return [entry(rows) for _ in missing]
+
+        return cache.get([(text, False) for text in prompts], compute)
+
+    (a,) = get("a")
+    get("b")
+    get("a")
+    get("c", rows=2)
+    assert cache.nbytes == 3 * 64
+    assert get("a") == [a]
+    get("b")  # was forgotten
+    assert computed == ["a", "b", "c", "b"]
+    assert len(get("huge", "a", "b", rows=50)) == 3  # also what does not fit is handed out
+    assert cache.nbytes <= 3 * 64
+    assert len(get("d", "e", "f", "g", "d")) == 5  # more than it holds, at once
+    assert cache.nbytes <= 3 * 64

@@ -1,0 +1,302 @@
+"""POST /v1/images/generations through the official client and over the bare wire."""
+
+import asyncio
+import base64
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from transformers import AutoTokenizer
+
+from ..live import ROOT, LiveServer
+
+SMALL: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 1, "guidance_scale": 1.0}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def draw(http: httpx.Client, **fields: Any) -> dict[str, Any]:
+    response = http.post("/v1/images/generations", json={**SMALL, **fields})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def png_size(image: bytes) -> tuple[int, int]:
+    assert image.startswith(PNG)
+    width, height = struct.unpack(">II", image[16:24])
+    return width, height
+
+
+def decoded(answer: dict[str, Any]) -> list[bytes]:
+    return [base64.b64decode(entry["b64_json"], validate=True) for entry in answer["data"]]
+
+
+def test_the_official_client_gets_a_png(client: openai.OpenAI) -> None:
+    answer = client.images.generate(
+        prompt="a red circle left of a blue square",
+        model=client.models.list().data[0].id,
+        n=1,
+        size="64x96",  # type: ignore[arg-type]
+        response_format="b64_json",
+        output_format="png",
+        extra_body={"seed": 7, "num_inference_steps": 2, "guidance_scale": 4.5, "negative_prompt": "grey"},
+    )
+    assert answer.data is not None
+    image = base64.b64decode(answer.data[0].b64_json or "")
+    assert png_size(image) == (64, 96)
+    assert b"a red circle left of a blue square" in image  # its parameters are in its text chunks
+    assert answer.data[0].seed == 7  # type: ignore[attr-defined]
+    assert (answer.size, answer.output_format, answer.background, answer.quality) == ("64x96", "png", "opaque", "low")
+    assert answer.created > 1_700_000_000
+    assert answer._request_id
+
+
+def test_nulls_and_hints_change_nothing(http: httpx.Client) -> None:
+    plain = draw(http, size="64x64", seed=3)
+    nulls = dict.fromkeys(("model", "n", "response_format", "stream", "background", "quality", "svg"))
+    hints = {"user": "u", "moderation": "low", "style": "vivid", "output_compression": 100}
+    same = draw(http, size="64x64", seed=3, **nulls, **hints)
+    assert decoded(same) == decoded(plain)
+
+
+def test_image_k_uses_seed_plus_k(http: httpx.Client) -> None:
+    three = draw(http, size="64x64", seed=40, n=3)
+    assert [entry["seed"] for entry in three["data"]] == [40, 41, 42]
+    assert len(set(decoded(three))) == 3
+    third = draw(http, size="64x64", seed=42)
+    assert decoded(third)[0][:33] == decoded(three)[2][:33]  # the header; parity of pixels is tested with the engine
+
+
+def test_a_random_seed_is_told_and_repeats_the_image(http: httpx.Client) -> None:
+    first, second = draw(http, size="64x64"), draw(http, size="64x64")
+    assert first["data"][0]["seed"] != second["data"][0]["seed"]
+    assert decoded(draw(http, size="64x64", seed=first["data"][0]["seed"])) == decoded(first)
+
+
+@pytest.mark.parametrize("size", ["auto", None])
+def test_the_default_size_is_the_models_and_told_in_pixels(http: httpx.Client, size: str | None) -> None:
+    answer = draw(http, size=size)
+    width, height = png_size(decoded(answer)[0])
+    assert answer["size"] == f"{width}x{height}"
+
+
+def test_the_answer_tells_the_seconds_of_each_stage(http: httpx.Client) -> None:
+    timings = draw(http, size="64x64")["timings"]
+    assert set(timings) == {"queue", "encode", "denoise", "decode", "total"}
+    assert all(seconds >= 0 for seconds in timings.values())
+    assert timings["total"] >= timings["denoise"] > 0
+
+
+def test_the_answer_tells_what_was_done(http: httpx.Client) -> None:
+    answer = draw(http, size="64x96", n=2, quality="low", num_inference_steps=None, negative_prompt="grey")
+    assert answer["model"] == "demo"
+    assert (answer["num_inference_steps"], answer["guidance_scale"], answer["quality"]) == (10, 1.0, "low")
+    usage = answer["usage"]
+    assert usage["output_tokens"] == usage["output_tokens_details"]["image_tokens"] == 2 * (64 // 32) * (96 // 32)
+    assert usage["input_tokens"] == usage["input_tokens_details"]["text_tokens"] == 3  # a, red, circle
+    assert usage["input_tokens_details"]["image_tokens"] == usage["output_tokens_details"]["text_tokens"] == 0
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+def test_text_tokens_are_those_that_were_read(http: httpx.Client) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "engine" / "demo" / "tokenizer")
+
+    def text_tokens(**fields: Any) -> int:
+        return draw(http, size="64x64", **fields)["usage"]["input_tokens"]
+
+    assert text_tokens(negative_prompt="grey") == 3  # without guidance nobody reads a negative prompt
+    assert text_tokens(negative_prompt="grey", guidance_scale=4.5) == 3 + len(
+        tokenizer.encode("grey", add_special_tokens=False)
+    )
+    assert text_tokens(guidance_scale=4.5) == 3
+    assert text_tokens(prompt="a red circle " * 500) == 299  # cut where the encoder cuts
+
+
+@pytest.mark.parametrize(("image_format", "start"), [("png", PNG), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
+def test_formats_are_what_they_say(http: httpx.Client, image_format: str, start: bytes) -> None:
+    compression = {} if image_format == "png" else {"output_compression": 80}
+    answer = draw(http, size="64x64", output_format=image_format, **compression)
+    assert decoded(answer)[0].startswith(start)
+    assert answer["output_format"] == image_format
+
+
+def test_the_prompt_can_be_kept_out_of_the_file(http: httpx.Client) -> None:
+    [image] = decoded(draw(http, size="64x64", seed=5, embed_params=False))
+    assert b"a red circle" not in image
+    assert b"seed" in image
+
+
+def test_more_compression_makes_smaller_files(http: httpx.Client) -> None:
+    sizes = [
+        len(decoded(draw(http, size="256x256", seed=1, output_format="jpeg", output_compression=level))[0])
+        for level in (10, 95)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_chunks_and_headers_of_clients_change_nothing(http: httpx.Client) -> None:
+    body = json.dumps({**SMALL, "size": "64x64", "seed": 3}).encode()
+    headers = {
+        "content-type": "application/json; charset=utf-8",
+        "accept": "text/event-stream",  # whether it is streamed is for the body to say
+        "openai-organization": "org",
+        "openai-project": "proj",
+        "openai-beta": "x",
+        "x-stainless-lang": "python",
+        "x-stainless-read-timeout": "600",
+    }
+    pieces = (body[start : start + 7] for start in range(0, len(body), 7))
+    response = http.post("/v1/images/generations?api-version=1", content=pieces, headers=headers)
+    assert response.request.headers["transfer-encoding"] == "chunked"
+    assert response.headers["content-type"] == "application/json"
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert decoded(response.json()) == decoded(draw(http, size="64x64", seed=3))
+
+
+def test_the_answer_has_what_is_documented_and_no_null(http: httpx.Client) -> None:
+    answer = draw(http, size="64x64", model="dall-e-3")
+    ours = {"model", "num_inference_steps", "guidance_scale", "timings"}
+    assert set(answer) == {"created", "data", "size", "quality", "background", "output_format", "usage"} | ours
+    assert set(answer["data"][0]) == {"b64_json", "seed"}
+    assert answer["quality"] in {"low", "medium", "high", "xhigh", "max"}  # closed enums read it
+
+
+def test_an_alias_is_another_name_of_the_model(client: openai.OpenAI) -> None:
+    answer = client.images.generate(
+        model="dall-e-3", prompt="a cat", quality="low", size="64x64", extra_body={"num_inference_steps": 1}
+    )  # type: ignore[call-overload]
+    assert answer.data
+    assert answer.data[0].b64_json
+
+
+def test_an_image_behind_a_url(client: openai.OpenAI, http: httpx.Client) -> None:
+    answer = client.images.generate(
+        prompt="a cat", response_format="url", size="64x64", extra_body={"num_inference_steps": 1}
+    )  # type: ignore[call-overload]
+    assert answer.data[0].b64_json is None
+    response = httpx.get(answer.data[0].url)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    assert png_size(response.content) == (64, 64)
+
+
+def test_raw_answers_of_the_official_client(client: openai.OpenAI) -> None:
+    raw = client.images.with_raw_response.generate(
+        prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "steps": 3}
+    )  # type: ignore[call-overload]
+    assert raw.headers["x-ignored-params"] == "steps"
+    assert raw.headers["content-type"] == "application/json"
+    assert raw.request_id
+    assert png_size(base64.b64decode(raw.parse().data[0].b64_json)) == (64, 64)
+
+
+def test_the_official_async_client_draws_several_at_once(server: LiveServer) -> None:
+    async def draw_three() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+            drawing = [
+                client.images.generate(prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "seed": k})
+                for k in range(3)
+            ]  # type: ignore[call-overload]
+            return [answer.data[0].b64_json for answer in await asyncio.gather(*drawing)]
+
+    assert len(set(asyncio.run(draw_three()))) == 3
+
+
+def test_unknown_names_are_ignored_but_named(http: httpx.Client, server: LiveServer) -> None:
+    body = {**SMALL, "size": "64x64", "num_inference_step": 3, "x\r\nset-cookie: a": 1, "caf\u00e9\ud800": 2}
+    response = http.post(
+        "/v1/images/generations", content=ascii_json(body), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 200
+    assert response.headers["x-ignored-params"] == "num_inference_step, x??set-cookie??a, caf??"
+    assert "set-cookie" not in response.headers
+    server.logged("ignored parameters: num_inference_step")
+
+
+TYPE, VALUE, LOW, HIGH = "invalid_type", "invalid_value", "integer_below_min_value", "integer_above_max_value"
+BAD: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"prompt": None}, "prompt", "missing_required_parameter", "Missing"),
+    ({"prompt": ""}, "prompt", VALUE, "empty"),
+    ({"prompt": " \n\t"}, "prompt", VALUE, "empty"),
+    ({"prompt": "x" * 100_000}, "prompt", "string_above_max_length", "32000"),
+    ({"prompt": "a\0b"}, "prompt", VALUE, "NUL"),
+    ({"prompt": "a\ud800b"}, "prompt", VALUE, "surrogate"),
+    ({"prompt": 7}, "prompt", TYPE, "string"),
+    ({"negative_prompt": "\udfff"}, "negative_prompt", VALUE, "surrogate"),
+    ({"size": "0x0"}, "size", VALUE, "nearest valid size"),
+    ({"size": "1001x1000"}, "size", VALUE, "multiples of"),
+    ({"size": "8192x8192"}, "size", VALUE, "4096x4096"),
+    ({"size": "999999999x32"}, "size", VALUE, "nearest"),
+    ({"size": "large"}, "size", VALUE, "WIDTHxHEIGHT"),
+    ({"size": "\ud800"}, "size", VALUE, "WIDTHxHEIGHT"),
+    ({"n": 0}, "n", LOW, "1"),
+    ({"n": 11}, "n", HIGH, "10"),
+    ({"n": -(10**30)}, "n", LOW, "1"),
+    ({"n": "2"}, "n", TYPE, "integer"),
+    ({"num_inference_steps": 0}, "num_inference_steps", LOW, "1"),
+    ({"num_inference_steps": 1000}, "num_inference_steps", HIGH, "100"),
+    ({"seed": -1}, "seed", LOW, "0"),
+    ({"seed": 2**63}, "seed", HIGH, "most"),
+    ({"seed": 10**4000}, "seed", HIGH, "seed"),
+    ({"guidance_scale": -1}, "guidance_scale", VALUE, "from 0"),
+    ({"guidance_scale": 1e9}, "guidance_scale", VALUE, "to 50"),
+    ({"guidance_scale": float("nan")}, "guidance_scale", VALUE, "from 0"),
+    ({"guidance_scale": float("inf")}, "guidance_scale", VALUE, "from 0"),
+    ({"stream": True, "n": 0}, "n", LOW, "1"),
+    ({"stream": True, "size": "1001x1000"}, "size", VALUE, "multiples of"),
+    ({"response_format": "file"}, "response_format", VALUE, "'b64_json', 'url'"),
+    ({"output_format": "gif"}, "output_format", VALUE, "'png', 'jpeg', 'webp'"),
+    ({"output_compression": 50}, "output_compression", VALUE, "lossless"),
+    ({"frame_count": 2}, "frame_count", "unknown_parameter", "animations"),
+    ({"priority": "urgent"}, "priority", VALUE, "'high', 'normal', 'low'"),
+    ({"timeout": 0}, "timeout", VALUE, "above 0"),
+    ({"background": "transparent"}, "background", VALUE, "'opaque'"),
+]
+
+
+def ascii_json(value: object) -> bytes:
+    return json.dumps(value).encode()  # keeps lone surrogates, escaped
+
+
+@pytest.mark.parametrize(("fields", "param", "code", "words"), BAD, ids=lambda value: ascii(value)[:30])
+def test_bad_values_are_refused_by_name(
+    http: httpx.Client, fields: dict[str, Any], param: str, code: str, words: str
+) -> None:
+    content = ascii_json({**SMALL, **fields})
+    response = http.post("/v1/images/generations", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)
+    assert words in error["message"]
+    assert "\n" not in error["message"]
+
+
+def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="a cat", size="1000x1000")  # type: ignore[call-overload]
+    assert (caught.value.param, caught.value.code, caught.value.type) == ("size", VALUE, "invalid_request_error")
+    assert caught.value.request_id
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.images.generate(prompt="a cat", model="dall-e-2")
+    assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
+
+
+def test_edits_and_variations_are_not_offered(client: openai.OpenAI) -> None:
+    """They are forms with files, which are taken to their end before the answer."""
+    file = ("a.png", PNG + bytes(3_000_000), "image/png")
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.images.edit(image=file, mask=file, prompt="a cat", n=2, size="256x256")
+    assert (caught.value.code, caught.value.param, caught.value.type) == ("unknown_url", None, "invalid_request_error")
+    with pytest.raises(openai.NotFoundError) as caught, pytest.warns(DeprecationWarning, match="deprecated"):
+        client.images.create_variation(image=file)
+    assert caught.value.code == "unknown_url"
+
+
+def test_nothing_so_far_was_a_fault_of_the_server(server: LiveServer) -> None:
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert not [line for line in log.splitlines() if " 500 " in line]
+    assert Path(server.log).stat().st_size > 0

@@ -1,0 +1,142 @@
+"""The folder of images, and reading from it over HTTP. No engine is needed."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine import EngineConfig
+from server.app import create_app
+from server.file_store import NAME, DirectoryStore
+from server.settings import ServerConfig
+from server.writing import OutputError
+
+from .routes.test_operations import asgi_client
+
+IMAGE = bytes(range(256)) * 4
+
+
+def save(store: DirectoryStore, image: bytes = IMAGE) -> str:
+    """The path under which it can be asked for."""
+    return asyncio.run(store.save(image, "png"))
+
+
+def read(store: DirectoryStore, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        app = create_app(ServerConfig(EngineConfig()))
+        app.state.files = store
+        async with asgi_client(app) as client:
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "files", max_bytes=4096, max_age=60)
+
+
+def test_names_cannot_be_guessed(store: DirectoryStore) -> None:
+    paths = {save(store) for _ in range(4)}
+    assert len(paths) == 4
+    assert all(NAME.fullmatch(path.removeprefix("/files/")) for path in paths)
+
+
+def test_an_image_is_read_whole_with_its_type(store: DirectoryStore) -> None:
+    response = read(store, save(store))
+    assert response.content == IMAGE
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "private, max-age=60"
+    head = read(store, save(store), "HEAD")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(IMAGE)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [("bytes=0-9", IMAGE[:10]), ("bytes=1000-", IMAGE[1000:]), ("bytes=-5", IMAGE[-5:]), ("bytes=9-9", IMAGE[9:10])],
+)
+def test_a_range(store: DirectoryStore, asked: str, part: bytes) -> None:
+    response = read(store, save(store), range=asked)
+    assert response.status_code == 206
+    assert response.content == part
+    assert response.headers["content-range"].endswith(f"/{len(IMAGE)}")
+
+
+@pytest.mark.parametrize("asked", ["bytes=5-1", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "bytes=a-b", ""])
+def test_other_ranges_are_ignored(store: DirectoryStore, asked: str) -> None:
+    response = read(store, save(store), range=asked)
+    assert (response.status_code, response.content) == (200, IMAGE)
+
+
+@pytest.mark.parametrize("asked", ["bytes=1024-", "bytes=99999999999999999-", "bytes=-0"])
+def test_a_range_beyond_the_end_is_416_in_json(store: DirectoryStore, asked: str) -> None:
+    response = read(store, save(store), range=asked)
+    assert response.status_code == 416
+    assert response.headers["content-range"] == f"bytes */{len(IMAGE)}"
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files/",
+        "/files/secret.png",
+        "/files/../secret.png",
+        "/files/..%2fsecret.png",
+        "/files/%2e%2e/secret.png",
+        "/files//etc/passwd",
+        "/files/%00.png",
+        "/files/" + "a" * 5000,
+        "/files/" + "A" * 32 + ".png",
+    ],
+)
+def test_no_path_of_a_client_leads_anywhere(store: DirectoryStore, tmp_path: Path, path: str) -> None:
+    (tmp_path / "secret.png").write_text("secret")
+    (store.folder / "secret.png").write_text("secret")
+    response = read(store, path)
+    assert response.status_code == 404
+    assert "secret" not in response.text.replace("secret.png", "")
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_oldest_go_when_there_are_too_many_bytes(store: DirectoryStore) -> None:
+    paths = [save(store) for _ in range(6)]
+    assert [read(store, path).status_code for path in paths] == [404, 404, 200, 200, 200, 200]
+    assert store.total_bytes == sum(file.stat().st_size for file in store.folder.iterdir()) == 4096
+
+
+def test_an_image_larger_than_the_store_is_refused(store: DirectoryStore) -> None:
+    path = save(store)
+    with pytest.raises(OutputError, match="5000 bytes"):
+        save(store, bytes(5000))
+    assert read(store, path).status_code == 200
+
+
+def test_what_is_too_old_is_not_read_and_is_removed(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, max_bytes=4096, max_age=0.1)
+    path = save(store)
+    time.sleep(0.2)
+    assert read(store, path).status_code == 404
+    asyncio.run(store.sweep())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_an_earlier_run_are_kept_within_the_bounds(tmp_path: Path) -> None:
+    first = DirectoryStore(tmp_path, max_bytes=4096, max_age=60)
+    old, new = save(first), save(first)
+    os.utime(tmp_path / old.removeprefix("/files/"), (0, 0))
+    (tmp_path / "notes.txt").write_text("not ours")
+    second = DirectoryStore(tmp_path, max_bytes=4096, max_age=60)
+    assert [read(second, path).status_code for path in (old, new)] == [404, 200]
+    asyncio.run(second.sweep())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([new.removeprefix("/files/"), "notes.txt"])
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot keep files"):
+        DirectoryStore(tmp_path / "file", 1, 1)
