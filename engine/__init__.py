@@ -1,4 +1,4 @@
-"""The engine as the rest of the program sees it: free of torch, which the engine's own process imports."""
+"""Public interface of the engine. Free of torch, which only the engine processes import."""
 
 from .client import EngineClient
 from .config import DTYPES, LOG_FORMATS, LOG_LEVELS, QUANTIZATIONS, EngineConfig
@@ -14,13 +14,18 @@ from .errors import (
     SanaError,
 )
 from .logs import configure_logs
-from .params import check_params
-from .stats import EngineStats, Forwards, StepReport
-from .types import (
+from .params import (
+    LIMITS,
     MAX_IMAGES,
-    MAX_PARTIAL_IMAGES,
     MAX_PROMPT_CHARS,
     MAX_STEPS,
+    MAX_TIMEOUT_SECONDS,
+    check_limits,
+    check_params,
+)
+from .stats import EngineStats, Forwards, StepReport
+from .types import (
+    STAGES,
     Event,
     Failed,
     Finished,
@@ -37,13 +42,15 @@ from .version import VERSION
 
 __all__ = [
     "DTYPES",
+    "LIMITS",
     "LOG_FORMATS",
     "LOG_LEVELS",
     "MAX_IMAGES",
-    "MAX_PARTIAL_IMAGES",
     "MAX_PROMPT_CHARS",
     "MAX_STEPS",
+    "MAX_TIMEOUT_SECONDS",
     "QUANTIZATIONS",
+    "STAGES",
     "VERSION",
     "CheckpointError",
     "DeadlineExceeded",
@@ -70,6 +77,7 @@ __all__ = [
     "Started",
     "StepReport",
     "Timings",
+    "check_limits",
     "check_params",
     "configure_logs",
 ]

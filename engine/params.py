@@ -1,74 +1,99 @@
-"""Judges a request against the loaded model before it costs anything: every refusal says what would be right."""
+"""Limits of a request, checked here and nowhere else: against the loaded model, before anything is queued."""
 
 import math
 
 from .costs import MemoryModel, image_tokens
 from .errors import InvalidParams
-from .types import MAX_IMAGES, MAX_PARTIAL_IMAGES, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationParams, ModelInfo
+from .types import GenerationParams, ModelInfo
 
-MAX_GUIDANCE = 50.0
+MAX_PROMPT_CHARS = 32000
+MAX_IMAGES = 10  # per request
+MAX_STEPS = 100
+MAX_SEED = 2**63 - 1  # of any image, and image k of a request has seed + k
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "n": (1, MAX_IMAGES),
+    "num_inference_steps": (1, MAX_STEPS),
+    "seed": (0, MAX_SEED - MAX_IMAGES),
+    "guidance_scale": (0.0, 50.0),
+    "partial_images": (0, 3),
+    "output_compression": (0, 100),
+}
+"""Smallest and largest value of each numeric parameter, both allowed."""
+MAX_TIMEOUT_SECONDS = 86400
 GIB = 2**30
 
 
 def check_params(params: GenerationParams, model: ModelInfo) -> None:
-    """Raises InvalidParams, naming the parameter as the API spells it."""
+    """Raises InvalidParams for the first parameter that the model cannot serve, by its name in the API."""
     check_prompt(params.prompt, "prompt")
     if not params.prompt.strip():
-        raise InvalidParams("prompt is empty; describe the picture to draw", "prompt")
+        raise InvalidParams("prompt is empty; describe the image to generate", "prompt")
     check_prompt(params.negative_prompt, "negative_prompt")
     check_size(params.width, params.height, model)
-    check_range(params.num_inference_steps, 1, MAX_STEPS, "num_inference_steps")
-    check_range(params.n, 1, MAX_IMAGES, "n")
-    check_range(params.seed, 0, MAX_SEED - MAX_IMAGES, "seed")
-    guidance = params.guidance_scale
-    if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE:
-        raise InvalidParams(f"guidance_scale is {guidance}; it must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")
-    check_range(params.partial_images, 0, MAX_PARTIAL_IMAGES, "partial_images")
-    check_range(params.output_compression, 0, 100, "output_compression")
-    if params.timeout is not None and not params.timeout > 0:
-        raise InvalidParams(f"timeout is {params.timeout}; give seconds above 0", "timeout")
+    for name in LIMITS:
+        check_limits(name, getattr(params, name))
+    if params.output_format == "png" and params.output_compression != 100:
+        raise InvalidParams(
+            f"output_compression must be 100 for PNG, which is lossless, got {params.output_compression}; "
+            "set output_format to jpeg or webp to compress more",
+            "output_compression",
+        )
+    if params.timeout is not None:
+        check_timeout(params.timeout)
 
 
 def check_fits(params: GenerationParams, model: ModelInfo, memory: MemoryModel) -> None:
-    """Raises InvalidParams for a picture that the device's memory could never hold, even alone."""
+    """Raises InvalidParams for an image that does not fit into the device's memory, even alone."""
     needed = memory.image_bytes(image_tokens(params, model), params.width, params.height)
     if needed > memory.capacity:
         raise InvalidParams(
-            f"a picture of {params.width}x{params.height} needs {needed / GIB:.1f} GiB of memory; {model.device} has "
-            f"{memory.capacity / GIB:.1f} GiB to spare: ask for a smaller size",
+            f"an image of {params.width}x{params.height} needs {needed / GIB:.1f} GiB of memory, but only "
+            f"{memory.capacity / GIB:.1f} GiB are available on {model.device}; request a smaller size",
             "size",
         )
 
 
+def check_limits(name: str, value: float) -> None:
+    """Raises InvalidParams for a value outside of LIMITS[name], NaN included."""
+    low, high = LIMITS[name]
+    if low <= value <= high:
+        return
+    code = "invalid_value"
+    if isinstance(low, int):
+        code = "integer_below_min_value" if value < low else "integer_above_max_value"
+    raise InvalidParams(f"{name} must be between {low} and {high}, got {value}", name, code)
+
+
+def check_timeout(seconds: float) -> None:
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        message = f"timeout must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds, got {seconds}"
+        above_max = math.isfinite(seconds) and seconds > 0
+        raise InvalidParams(message, "timeout", "integer_above_max_value" if above_max else "invalid_value")
+
+
 def check_prompt(text: str, param: str) -> None:
     if len(text) > MAX_PROMPT_CHARS:
-        message = f"{param} has {len(text)} characters; at most {MAX_PROMPT_CHARS} are taken"
+        message = f"{param} must have at most {MAX_PROMPT_CHARS} characters, got {len(text)}"
         raise InvalidParams(message, param, "string_above_max_length")
     if "\0" in text:
-        raise InvalidParams(f"{param} holds a NUL character; remove it", param)
+        raise InvalidParams(f"{param} contains a NUL character; remove it", param)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        message = f"{param} holds half of a surrogate pair at position {error.start}; send whole characters"
+        message = f"{param} contains half of a surrogate pair at position {error.start}; send whole characters"
         raise InvalidParams(message, param) from None
 
 
-def check_range(value: int, low: int, high: int, param: str) -> None:
-    if value < low:
-        raise InvalidParams(f"{param} is {value}; the least is {low}", param, "integer_below_min_value")
-    if value > high:
-        raise InvalidParams(f"{param} is {value}; the most is {high}", param, "integer_above_max_value")
-
-
 def check_size(width: int, height: int, model: ModelInfo) -> None:
-    grid, top = model.size_multiple, model.max_side
+    step, top = model.size_multiple, model.max_side
 
     def nearest(side: int) -> int:
-        return min(max(round(side / grid), 1) * grid, top)
+        return min(max(round(side / step), 1) * step, top)
 
-    if any(side % grid or not grid <= side <= top for side in (width, height)):
+    if any(side % step or not step <= side <= top for side in (width, height)):
         raise InvalidParams(
-            f"size {width}x{height} is not valid: width and height must be multiples of {grid} from {grid} to {top}; "
+            f"size {width}x{height} is not valid: width and height must be multiples of {step} from {step} to {top}; "
             f"the nearest valid size is {nearest(width)}x{nearest(height)}",
             "size",
         )

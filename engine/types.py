@@ -1,15 +1,9 @@
-"""The nouns that cross the engine's border: what is asked, what is told. Frozen, picklable, free of tensors."""
+"""Types that cross the engine's boundary: parameters in, events out. Frozen, picklable, free of tensors."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from .errors import SanaError
-
-MAX_SEED = 2**63 - 1
-MAX_IMAGES = 10
-MAX_STEPS = 100
-MAX_PARTIAL_IMAGES = 3
-MAX_PROMPT_CHARS = 32000
 
 Priority = Literal["high", "normal", "low"]
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -17,22 +11,23 @@ ImageFormat = Literal["png", "jpeg", "webp"]
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """One request for `n` images of one prompt. Image k is drawn from seed + k.
+    """One request for `n` images of one prompt. Image k is generated from seed + k.
 
     Args:
-        prompt: text; what lies beyond the encoder's 298 tokens is cut.
+        prompt: text; the encoder reads its first 298 tokens and cuts the rest.
         negative_prompt: text to steer away from; "" is the model's unconditional branch.
         width, height: pixels of the image, exactly.
         num_inference_steps: forward passes of the transformer.
         guidance_scale: classifier-free guidance; off at 1 and below (Sprint: the embedded guidance).
-        seed: of the first image.
-        n: images.
-        partial_images: previews of each image on its way, evenly spaced over its steps.
-        output_format, output_compression: of the finished images; 0..100, where PNG is lossless and takes only 100.
+        seed: seed of the first image.
+        n: number of images.
+        partial_images: previews per image, evenly spaced over its steps.
+        output_format: file format of images and previews.
+        output_compression: quality of JPEG and WebP, 0..100; PNG is lossless and takes only 100.
         embed_params: write prompt and settings into the file's text chunks (PNG); seed and model always are.
         priority: class in the queue.
-        timeout: seconds from submission after which the caller no longer wants the images; None: never.
-        tenant: whose share of the device this request draws on, such as a hash of an API key.
+        timeout: seconds from submission after which the caller no longer wants the images; None: no limit.
+        tenant: owner of the request, such as a hash of an API key; tenants share the device equally.
     """
 
     prompt: str
@@ -54,12 +49,12 @@ class GenerationParams:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the loaded model is and takes; the worker sends it when it is ready.
+    """Description and limits of the loaded model; the engine process sends it when it is ready.
 
     Args:
         id: name in the API.
         default_size: (width, height) in pixels.
-        size_multiple: both sides are multiples of it.
+        size_multiple: width and height are multiples of it.
         max_side: longest side in pixels.
         created: Unix seconds.
         guidance_branch: classifier-free guidance by a second branch, which doubles the work; Sprint embeds the scale.
@@ -79,12 +74,16 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds a request spent in each stage."""
+    """Seconds that an image spent in each stage, in the order of the stages."""
 
     queue: float = 0.0
     encode: float = 0.0
     denoise: float = 0.0
     decode: float = 0.0
+
+
+STAGES = tuple(stage.name for stage in fields(Timings))
+"""Names of the stages of an image, in order: fields of Timings, values of labels, keys of the API."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Preview(Event):
-    """What image `image_index` looks like so far, in the format asked for; `preview_index` counts from 0."""
+    """Unfinished image `image_index`, as a file in the requested format; `preview_index` counts from 0."""
 
     image_index: int
     preview_index: int
@@ -119,7 +118,11 @@ class Preview(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Image `image_index` is done, in the format asked for; `text_tokens` of prompt and negative prompt were read."""
+    """Finished image `image_index`, as a file in the requested format.
+
+    Args:
+        text_tokens: tokens of prompt and negative prompt that the model read.
+    """
 
     image_index: int
     seed: int
@@ -130,6 +133,6 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """The request, all its images, ended with this error."""
+    """The request ended with this error, all its images included."""
 
     error: SanaError

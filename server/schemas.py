@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine import MAX_PARTIAL_IMAGES, ImageFormat, InvalidParams, Priority
+from engine import LIMITS, MAX_TIMEOUT_SECONDS, ImageFormat, InvalidParams, Priority, check_limits
 
 from .http_errors import printable
 
@@ -14,34 +14,42 @@ Quality = Literal["low", "medium", "high", "xhigh", "max"]
 UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # they belong to gif and svg: no picture of ours honours them
 
 
+def limited(name: str) -> Any:
+    """Field annotation that shows the engine's limits in the OpenAPI document. The engine checks them, not pydantic."""
+    low, high = LIMITS[name]
+    return Field(json_schema_extra={"minimum": low, "maximum": high})
+
+
 class ImageGenerationRequest(BaseModel):
     """Body of POST /v1/images/generations. Strict: "2", true and 1.0 are no integers. None is "not given".
 
     A field that cannot change what the client sees is accepted and ignored; one that would falsify the answer is
-    refused. Ranges that depend on the model are left to the engine.
+    refused. The engine checks ranges.
     """
 
     model_config = ConfigDict(strict=True)
 
     prompt: str
     model: str | None = None
-    n: int | None = None
+    n: Annotated[int, limited("n")] | None = None
     size: str | None = None
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
     response_format: Literal["b64_json", "url"] | None = None
     output_format: ImageFormat | None = None
-    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
+    output_compression: Annotated[int, limited("output_compression")] | None = None
     background: Literal["auto", "opaque"] | None = None
     stream: bool | None = None
-    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = None
+    partial_images: Annotated[int, limited("partial_images")] | None = None
 
     # not OpenAI's
-    seed: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
+    seed: Annotated[int, limited("seed")] | None = None
+    num_inference_steps: Annotated[int, limited("num_inference_steps")] | None = None
+    guidance_scale: Annotated[float, limited("guidance_scale")] | None = None
     negative_prompt: str | None = None
     priority: Priority | None = None
-    timeout: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None = None
+    timeout: (
+        Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS})] | None
+    ) = None
     embed_params: bool | None = None
 
     # accepted and ignored
@@ -50,16 +58,6 @@ class ImageGenerationRequest(BaseModel):
     complexity: Literal["low", "medium", "high"] | None = None
     user: str | None = None
     safety_identifier: str | None = None
-
-    def check_together(self) -> None:
-        """Raises InvalidParams where two fields do not fit."""
-        png = self.output_format in (None, "png")
-        if png and self.output_compression not in (None, 100):
-            message = (
-                f"output_compression is {self.output_compression}, but PNG is lossless: "
-                "send 100, or output_format jpeg or webp"
-            )
-            raise InvalidParams(message, "output_compression")
 
 
 class TokenDetails(BaseModel):
@@ -204,25 +202,19 @@ def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageG
         request = ImageGenerationRequest.model_validate(known)
     except ValidationError as error:
         raise invalid_params(error.errors()[0]) from None
-    request.check_together()
+    if request.partial_images is not None:  # without `stream` the engine never sees it
+        check_limits("partial_images", request.partial_images)
     return request, [name for name in body if name not in known]
 
 
 def invalid_params(fault: ErrorDetails) -> InvalidParams:
     """pydantic's words for one fault in OpenAI's."""
     name, kind, value = str(fault["loc"][0]), fault["type"], fault["input"]
-    context = fault.get("ctx", {})
     shown = printable(repr(value))[:60]
     if kind == "missing":
         return InvalidParams(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-    if kind == "greater_than_equal":
-        return InvalidParams(f"{name} is {shown}; the least is {context['ge']}", name, "integer_below_min_value")
-    if kind == "less_than_equal":
-        return InvalidParams(f"{name} is {shown}; the most is {context['le']}", name, "integer_above_max_value")
-    if kind in ("greater_than", "finite_number"):  # of a time in seconds
-        return InvalidParams(f"{name} is {shown}; it must be a number of seconds above 0", name)
     if kind == "literal_error" and isinstance(value, str):
-        supported = context["expected"].replace(" or ", ", ")
+        supported = fault["ctx"]["expected"].replace(" or ", ", ")
         return InvalidParams(f"Invalid value: {shown}. Supported values are: {supported}.", name)
     if kind == "string_unicode":
         return InvalidParams(f"{name} holds half of a surrogate pair; send whole characters", name)

@@ -1,4 +1,4 @@
-"""Predicted seconds and bytes: the line through what was measured, and how it follows the machine."""
+"""Predicted seconds and bytes: the fit to measurements, its correction, and the memory check."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def report(phase: str, seconds: float, tokens: int = 0, pixels: int = 0) -> Step
     return StepReport(0, phase, seconds, tokens, 1000, pixels, 1, 1, 0, 0, 0)
 
 
-def test_a_request_costs_its_forwards_and_its_pixels() -> None:
+def test_request_seconds_sum_steps_and_pixels() -> None:
     assert image_tokens(PARAMS, MODEL) == 2 * 8 * 4
     seconds = 0.1 + 10 * (0.01 + 0.064) + 0.02 + 256 * 128e-6
     assert request_seconds(PARAMS, MODEL, COSTS) == pytest.approx(seconds)
@@ -24,9 +24,7 @@ def test_a_request_costs_its_forwards_and_its_pixels() -> None:
 
 
 @pytest.mark.parametrize(("points", "line"), [([(10, 1.0), (30, 2.0)], (0.5, 0.05)), ([(9, 1.0), (90, 0.9)], None)])
-def test_the_line_through_two_measurements_rises_whatever_the_clock_says(
-    points: list[tuple[int, float]], line: tuple[float, float] | None
-) -> None:
+def test_fit_line_positive_on_noisy_clock(points: list[tuple[int, float]], line: tuple[float, float] | None) -> None:
     fixed, slope = fit_line(points)
     assert fixed > 0
     assert slope > 0
@@ -34,7 +32,7 @@ def test_the_line_through_two_measurements_rises_whatever_the_clock_says(
         assert (fixed, slope) == pytest.approx(line)
 
 
-def test_predictions_follow_what_is_measured_and_no_outlier_carries_them_away() -> None:
+def test_cost_correction_bounds_outliers() -> None:
     costs = COSTS
     for _ in range(200):
         costs = costs.corrected(report("denoise", 2 * COSTS.step_seconds(64), tokens=64))
@@ -46,9 +44,11 @@ def test_predictions_follow_what_is_measured_and_no_outlier_carries_them_away() 
     assert COSTS.corrected(report("denoise", 1000.0, tokens=64)).step < 1.2 * COSTS.step
 
 
-def test_a_picture_that_can_never_fit_is_refused_with_the_reason() -> None:
+def test_image_beyond_memory_refused_with_sizes() -> None:
     memory = MemoryModel(capacity=64 * 2000, token=2000, pixel=1, band=1)
     check_fits(PARAMS, MODEL, memory)
-    with pytest.raises(InvalidParams, match=r"a picture of 256x160 needs .* GiB .* smaller size") as refused:
+    with pytest.raises(
+        InvalidParams, match=r"an image of 256x160 needs .* GiB .* on cpu; request a smaller size"
+    ) as refused:
         check_fits(GenerationParams("a cat", 256, 160, 10, 4.5, seed=0), MODEL, memory)
     assert refused.value.param == "size"

@@ -56,13 +56,13 @@ def test_what_goes_wrong_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) 
                 await draw(engine, small, tmp_path / "cat.png")
             for wrong, words in (
                 (replace(small, prompt=""), "prompt is empty"),
-                (replace(small, prompt="x" * 100_000), "at most 32000"),
+                (replace(small, prompt="x" * 100_000), "at most 32000 characters"),
                 (replace(small, width=0, height=0), "nearest valid size is 32x32"),
                 (replace(small, width=1000, height=1000), "nearest valid size is 992x992"),
                 (replace(small, width=8192, height=8192), "nearest valid size is 4096x4096"),
-                (replace(small, n=0), "n is 0; the least is 1"),
-                (replace(small, num_inference_steps=0), "num_inference_steps is 0"),
-                (replace(small, num_inference_steps=1000), "num_inference_steps is 1000"),
+                (replace(small, n=0), "n must be between 1 and 10, got 0"),
+                (replace(small, num_inference_steps=0), "num_inference_steps must be between 1 and 100, got 0"),
+                (replace(small, num_inference_steps=1000), "num_inference_steps must be between 1 and 100, got 1000"),
             ):
                 with pytest.raises(SanaError, match=f"^[^\n]*{words}[^\n]*$"):
                     await draw(engine, wrong, tmp_path / "cat.png")
