@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine import EngineClient, GenerationParams, StepReport, Timings
+from engine import STAGES, EngineClient, GenerationParams, StepReport, Timings
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
@@ -56,7 +56,7 @@ class Metrics:
     def observe_image(self, params: GenerationParams, timings: Timings) -> None:
         self.images.inc()
         self.pixels.inc(params.width * params.height)
-        for stage in ("queue", "encode", "denoise", "decode"):
+        for stage in STAGES:
             self.stages.labels(stage).observe(getattr(timings, stage))
 
     def observe_request(self, params: GenerationParams, seconds: float) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from engine import Finished, GenerationParams, ModelInfo, Preview
+from engine import STAGES, Finished, GenerationParams, ModelInfo, Preview
 
 from .request_params import quality_of
 from .schemas import CompletedEvent, ImageData, ImagesResponse, PartialImageEvent, StageTimings, TokenDetails, Usage
@@ -83,10 +83,7 @@ def usage(params: GenerationParams, model: ModelInfo, images: int, text: int) ->
 
 def timings(images: list[Finished], seconds: float) -> StageTimings:
     """The slowest image of each stage."""
-    stages = {
-        stage: round(max(getattr(image.timings, stage) for image in images), 6)
-        for stage in ("queue", "encode", "denoise", "decode")
-    }
+    stages = {stage: round(max(getattr(image.timings, stage) for image in images), 6) for stage in STAGES}
     return StageTimings(**stages, total=round(seconds, 6))
 
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from starlette.requests import Request
 
-from engine import VERSION, GenerationParams, SanaError, Timings
+from engine import STAGES, VERSION, GenerationParams, SanaError, Timings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 EXPORT_SECONDS = 5  # for one attempt to reach the collector
-STAGES = ("queue", "encode", "denoise", "decode")
 
 
 class Traces(Protocol):
