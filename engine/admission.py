@@ -1,48 +1,54 @@
-"""Whether a request that comes now is taken: what is accepted should be done in about what the queue holds."""
+"""Admission control: a request is accepted only if the device can finish it in about the time the queue may hold."""
 
 from collections.abc import Collection, Iterable
 
 from .errors import DeadlineExceeded, QueueFull
-from .fairness import MOST_SHARE, PATIENCE, needed_share
+from .fairness import MAX_SHARE, PATIENCE, required_share
 from .request import Request
 
 
 def admit(request: Request, accepted: Collection[Request], max_queue_seconds: float) -> None:
-    """Raises QueueFull or DeadlineExceeded for what would wait too long behind the accepted of its device."""
-    queued, needed = seconds_left(accepted), seconds_at_most(request, accepted)
+    """Raises QueueFull or DeadlineExceeded if the request would wait too long after the accepted ones of its device."""
+    queued, needed = seconds_left(accepted), worst_case_seconds(request, accepted)
     if queued and needed > max_queue_seconds:
         message = (
-            f"{queued:.1f} s of work are waiting and this request would be done in {needed:.1f} s; "
-            f"this server queues {max_queue_seconds:g} s"
+            f"the queue holds {queued:.1f} s of work and this request would finish in {needed:.1f} s; "
+            f"the limit is {max_queue_seconds:g} s"
         )
         raise QueueFull(message, retry_after=min(queued, needed - max_queue_seconds))
     if request.deadline is not None:
-        expected, allowed = seconds_until_done(request, accepted, max_queue_seconds), request.deadline - request.arrived
+        expected, allowed = expected_seconds(request, accepted, max_queue_seconds), request.deadline - request.arrived
         if expected > allowed:
-            message = f"this request would take {expected:.1f} s from now; its timeout is {allowed:g} s"
+            message = f"the request would finish in {expected:.1f} s; its timeout is {allowed:g} s"
             raise DeadlineExceeded(message)
 
 
-def seconds_at_most(request: Request, accepted: Collection[Request]) -> float:
-    """Predicted with smaller requests coming without end, where there are some: they leave the larger `MOST_SHARE`."""
-    behind_all = seconds_left(accepted) + request.seconds
-    as_large = seconds_left(other for other in accepted if other.tokens >= request.tokens)
-    if not as_large or all(other.tokens >= request.tokens for other in accepted):
-        return behind_all
-    return max(behind_all, (as_large + request.seconds) / MOST_SHARE)
+def worst_case_seconds(request: Request, accepted: Collection[Request]) -> float:
+    """Predicted seconds until the request is done if smaller requests keep arriving and leave it only `MAX_SHARE`.
+
+    Smaller requests are assumed to keep arriving only where some are accepted already.
+    """
+    after_all = seconds_left(accepted) + request.seconds
+    at_least_as_large = seconds_left(other for other in accepted if other.tokens >= request.tokens)
+    if not at_least_as_large or all(other.tokens >= request.tokens for other in accepted):
+        return after_all
+    return max(after_all, (at_least_as_large + request.seconds) / MAX_SHARE)
 
 
-def seconds_until_done(request: Request, accepted: Collection[Request], max_queue_seconds: float) -> float:
-    """Predicted if nothing else comes: behind the no larger and no less urgent, and what larger ones get meanwhile."""
+def expected_seconds(request: Request, accepted: Collection[Request], max_queue_seconds: float) -> float:
+    """Predicted seconds until the request is done if no other request arrives.
+
+    Requests that are no larger and no less urgent run before it; larger ones get their share of the device meanwhile.
+    """
     patience = PATIENCE[request.params.priority]
     ahead = request.seconds + seconds_left(
         other for other in accepted if other.tokens <= request.tokens and PATIENCE[other.params.priority] <= patience
     )
     larger = seconds_left(other for other in accepted if other.tokens > request.tokens)
-    share = needed_share(larger, max_queue_seconds)
+    share = required_share(larger, max_queue_seconds)
     return ahead + min(larger, ahead * share / (1 - share))
 
 
 def seconds_left(requests: Iterable[Request]) -> float:
-    """Predicted, of all of them, one after the other."""
+    """Predicted device seconds that the requests still need, one after the other."""
     return sum(request.seconds_left for request in requests)

@@ -1,6 +1,6 @@
-"""The engine seen from the HTTP process: admits requests, spreads them over the engine processes, hands out events.
+"""Client of the engine for the HTTP process: accepts requests, spreads them over engine processes, delivers events.
 
-Free of torch. A request that was accepted is drawn, whatever happens to the process that draws it.
+Free of torch. Accepted requests survive the end of their engine process.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from .request import Request
 from .stats import EngineStats, StepReport
 from .types import Event, Failed, GenerationParams, ModelInfo
 
-REASONS: dict[type[SanaError], str] = {
+REJECTION_REASONS: dict[type[SanaError], str] = {
     QueueFull: "queue_full",
     DeadlineExceeded: "deadline",
     InvalidParams: "invalid",
@@ -29,11 +29,13 @@ REASONS: dict[type[SanaError], str] = {
 
 
 class EngineClient:
-    """Use `start`, then `generate` from any number of tasks of the same event loop, then `stop`.
+    """Client of one engine process per device.
+
+    Call `start`, then `generate` from any number of tasks of the same event loop, then `stop`.
 
     Args:
         on_step: called on the event loop after every step of every engine process.
-        in_process: the engine runs in threads of this process, for scripts and tests: nothing to start or to kill.
+        in_process: run the engine in threads of this process instead, for scripts and tests.
     """
 
     def __init__(
@@ -68,28 +70,28 @@ class EngineClient:
 
     @property
     def ready(self) -> bool:
-        """At least one engine process is warm and answers, and new work is taken."""
+        """Whether new requests are accepted and at least one engine process is ready to run them."""
         return self.model is not None and not self.draining and any(replica.ready for replica in self._replicas)
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the engine processes, in the order of the devices."""
+        """Process ids of the engine processes, in the order of the devices."""
         return tuple(replica.process.pid for replica in self._replicas if replica.process is not None)
 
     @property
     def queued_images(self) -> int:
-        """Images accepted and not yet handed out."""
+        """Number of accepted images that are not finished, the running ones included."""
         return sum(len(request.missing) for request in self._requests.values())
 
     async def generate(self, params: GenerationParams, request_id: str | None = None) -> AsyncGenerator[Event]:
-        """Events of one request, ending after its last Finished. Closing the generator cancels the request.
+        """Yields the events of one request, up to its last Finished. Closing the generator cancels the request.
 
         Raises InvalidParams, QueueFull, DeadlineExceeded, EngineUnavailable, or the error of a Failed event.
         """
         try:
             request, replica = self._accept(params, request_id or uuid.uuid4().hex)
         except SanaError as error:
-            self._rejected[REASONS[type(error)]] += 1
+            self._rejected[REJECTION_REASONS[type(error)]] += 1
             raise
         self._requests[request.request_id] = request
         timer = self._watch_deadline(request)
@@ -107,34 +109,37 @@ class EngineClient:
             self._forget(request)
 
     def abort(self, request_id: str) -> bool:
-        """Ends a request, queued or running, within one step: its generator raises RequestCancelled. False: unknown."""
+        """Cancels a request, queued or running, within a step: its generator raises RequestCancelled.
+
+        Returns False if there is no such request.
+        """
         request = self._requests.get(request_id)
         if request is None or request.done:
             return False
         self._cancelled += 1
-        self._end(request, RequestCancelled(f"request {request_id} was cancelled"))
+        self._fail(request, RequestCancelled(f"request {request_id} was cancelled"))
         return True
 
     async def drain(self, grace_seconds: float) -> None:
-        """Takes no new work and lets the accepted finish; what is left then ends with EngineUnavailable."""
+        """Refuses new requests and waits for the accepted ones. After `grace_seconds` the rest fail."""
         self.draining = True
         with contextlib.suppress(TimeoutError):
             if self._requests:
                 self._idle.clear()
                 await asyncio.wait_for(self._idle.wait(), grace_seconds)
-        self._end_all()
+        self._fail_all()
 
     async def stop(self) -> None:
-        """Ends the processes; what they were doing fails with EngineUnavailable."""
+        """Ends the engine processes; requests that are not done fail with EngineUnavailable."""
         self.draining = True
-        self._end_all()
+        self._fail_all()
         self.model = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stats(self) -> EngineStats:
-        """A snapshot."""
+        """Returns a snapshot of the engine."""
         steps = [replica.last_step for replica in self._replicas]
         running = [len(request.missing) for request in self._requests.values() if request.started]
         return EngineStats(
@@ -152,7 +157,7 @@ class EngineClient:
         )
 
     def _accept(self, params: GenerationParams, request_id: str) -> tuple[Request, Replica]:
-        """The ticket, and the replica with the least work. Raises for what is refused."""
+        """Returns the accepted request and the replica with the least work. Raises an error of REJECTION_REASONS."""
         if self.draining:
             raise EngineUnavailable("the server is stopping")
         replica = self._choose()
@@ -160,7 +165,7 @@ class EngineClient:
         check_params(params, loaded.model)
         check_fits(params, loaded.model, loaded.memory)
         if request_id in self._requests:
-            raise InvalidParams(f"request {request_id} is being drawn already; choose another id")
+            raise InvalidParams(f"request id {request_id} is in use by a running request; choose another id")
         seconds = request_seconds(params, loaded.model, replica.costs or loaded.costs)
         now, tokens = time.monotonic(), image_tokens(params, loaded.model)
         deadline = None if params.timeout is None else now + params.timeout
@@ -175,7 +180,7 @@ class EngineClient:
         return min(usable, key=lambda replica: (not replica.ready, replica.seconds_left))
 
     def _reroute(self, request: Request) -> None:
-        """A replica lost its process: what waited there moves to one that has its own."""
+        """Moves a request from a replica whose process has ended to one with a running process, if there is any."""
         source = next(replica for replica in self._replicas if request.request_id in replica.requests)
         target = self._choose()
         if target is not source:
@@ -185,30 +190,30 @@ class EngineClient:
     def _watch_deadline(self, request: Request) -> asyncio.TimerHandle | None:
         if request.deadline is None:
             return None
-        error = DeadlineExceeded(f"the request was not done within its timeout of {request.params.timeout:g} s")
+        error = DeadlineExceeded(f"the request did not finish within its timeout of {request.params.timeout:g} s")
         return asyncio.get_running_loop().call_at(request.deadline, self._expire, request, error)
 
     def _expire(self, request: Request, error: DeadlineExceeded) -> None:
         if not request.done:
             self._cancelled += 1
-            self._end(request, error)
+            self._fail(request, error)
 
-    def _end_all(self) -> None:
+    def _fail_all(self) -> None:
         for request in list(self._requests.values()):
-            self._end(request, EngineUnavailable("the server is stopping"))
+            self._fail(request, EngineUnavailable("the server is stopping"))
 
-    def _end(self, request: Request, error: SanaError) -> None:
-        """One error for the caller, nothing more for the device."""
+    def _fail(self, request: Request, error: SanaError) -> None:
+        """Sends the error to the caller and removes the request from the device."""
         request.receive(Failed(request.request_id, error))
-        self._leave(request)
+        self._remove_from_replica(request)
 
     def _forget(self, request: Request) -> None:
-        self._leave(request)
+        self._remove_from_replica(request)
         self._requests.pop(request.request_id, None)
         if not self._requests:
             self._idle.set()
 
-    def _leave(self, request: Request) -> None:
+    def _remove_from_replica(self, request: Request) -> None:
         for replica in self._replicas:
             if replica.requests.get(request.request_id) is request:
                 replica.remove(request)

@@ -1,4 +1,4 @@
-"""What the engine is started with. Defaults live here alone; the command line reads them back."""
+"""Settings of the engine. Defaults live here alone; the command line reads them back."""
 
 from dataclasses import dataclass
 
@@ -14,19 +14,19 @@ class EngineConfig:
 
     Args:
         model: `demo`, a folder in diffusers layout, an NVlabs `.pth`, or a hub id.
-        device: `auto`, `cpu`, `cuda` or `cuda:<index>`; with commas between several, an engine process for each.
-        dtype: of the transformer, one of DTYPES; the text encoder and decoder follow it where they can.
-        quantization: of the transformer's large matrix products, one of QUANTIZATIONS.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`; several separated by commas start an engine process for each.
+        dtype: dtype of the transformer, one of DTYPES; the text encoder and decoder use it where they can.
+        quantization: quantization of the transformer's large matrix products, one of QUANTIZATIONS.
         cuda_graphs: capture the denoise step at start-up, which takes a while, and replay it.
-        max_batch_tokens: image tokens in one forward of the transformer; one image always fits.
-        max_step_seconds: how long a step of several images may take by the cost model.
-        exact: one request per forward: its image is the same to the last bit, whoever else is served.
-        max_queue_seconds: predicted seconds of accepted work beyond which new requests are refused.
-        hang_seconds: silence of a working engine process after which it is replaced, beside ten times what its
-            longest step should take.
-        prompt_cache_bytes: bound of the prompt cache.
-        log_level: least grave line to show, one of LOG_LEVELS.
-        log_format: one of LOG_FORMATS.
+        max_batch_tokens: maximum image tokens in one forward of the transformer; one image always fits.
+        max_step_seconds: maximum predicted seconds of a step of several images.
+        exact: run each image in a forward of its own, so that other requests cannot change a single bit of it.
+        max_queue_seconds: predicted seconds of accepted work above which new requests are refused.
+        hang_seconds: seconds without a report after which a busy engine process is replaced, in addition to ten times
+            the predicted seconds of its longest step.
+        prompt_cache_bytes: maximum size of the prompt cache.
+        log_level: minimum log level, one of LOG_LEVELS.
+        log_format: format of log lines, one of LOG_FORMATS.
     """
 
     model: str = "demo"
@@ -45,5 +45,5 @@ class EngineConfig:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """One per engine process."""
+        """Names of the devices, one per engine process."""
         return tuple(name.strip() for name in self.device.split(","))

@@ -1,27 +1,27 @@
-"""Everything that can go wrong, in one tree; the server maps it to HTTP in one table.
+"""Errors of the engine, in one hierarchy; the server maps it to HTTP in one table.
 
 SanaError
-    InvalidParams           a request that can never be served as asked; names the parameter
+    InvalidParams           a request that can never be served; names the parameter
     CheckpointError         a model that cannot be loaded
-    DeviceError             the device or dtype asked for is not to be had
-    QueueFull               more work than the queue holds; try later
-    DeadlineExceeded        the request's timeout passed, or cannot be met
-    EngineUnavailable       the engine is loading, stopping or gone
-    RequestCancelled        the caller gave the request up
+    DeviceError             the requested device or dtype is not available
+    QueueFull               the queue has no room for the request; try again later
+    DeadlineExceeded        the request's timeout has passed, or cannot be met
+    EngineUnavailable       the engine is loading, stopping or has ended
+    RequestCancelled        the caller cancelled the request
     GenerationFailed        the engine could not finish this request
 """
 
 
 class SanaError(Exception):
-    """Base class. The message is one line, fit to be shown to a user."""
+    """Base class. The message is one line and may be shown to a user."""
 
 
 class InvalidParams(SanaError):
-    """A request that can never be served as asked.
+    """A request that can never be served.
 
     Args:
-        message: what is wrong and what would have been right.
-        param: name of the parameter at fault, as the API spells it.
+        message: what is wrong, what was received, and what would be right.
+        param: name of the invalid parameter in the API.
         code: machine-readable reason, as in OpenAI's errors.
     """
 
@@ -39,14 +39,14 @@ class CheckpointError(SanaError):
 
 
 class DeviceError(SanaError):
-    """The device or dtype asked for is not to be had."""
+    """The requested device or dtype is not available."""
 
 
 class QueueFull(SanaError):
-    """More work than the queue holds.
+    """The queue has no room for the request.
 
     Args:
-        message: how full it is.
+        message: how much work is queued, and the limit.
         retry_after: seconds after which there should be room.
     """
 
@@ -59,15 +59,15 @@ class QueueFull(SanaError):
 
 
 class DeadlineExceeded(SanaError):
-    """The request's timeout passed, or the queue is so long that it cannot be met."""
+    """The request's timeout has passed, or the queue is too long to meet it."""
 
 
 class EngineUnavailable(SanaError):
-    """The engine is loading, stopping or gone."""
+    """The engine is loading, stopping or has ended."""
 
 
 class RequestCancelled(SanaError):
-    """The caller gave the request up."""
+    """The caller cancelled the request."""
 
 
 class GenerationFailed(SanaError):

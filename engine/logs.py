@@ -1,4 +1,4 @@
-"""What a line of the log looks like, in every process: for a person, or as JSON for a collector."""
+"""Format of log lines in every process: text for people, or JSON for collectors."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class JSONFormatter(logging.Formatter):
-    """One object per line; the fields of a request stand beside its message."""
+    """Formats each record as one JSON object per line, with the fields of its request beside the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -27,20 +27,23 @@ class JSONFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line per record, whatever stands in its message; a traceback follows on lines of its own."""
+    """Formats each record as one line, even if its message has line breaks; a traceback follows on further lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
 def configure_logs(level: str, log_format: str) -> None:
-    """On standard error; one of LOG_LEVELS and of LOG_FORMATS."""
+    """Sends log lines to standard error, in one of LOG_LEVELS and LOG_FORMATS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.captureWarnings(True)  # they are lines of the log as well
+    logging.captureWarnings(True)  # so that warnings are log lines too
 
 
-def named(request_id: str) -> dict[str, str]:
-    """`extra` of a line about a request: what its caller named it. Behind a slash stands what tells twins apart."""
+def request_fields(request_id: str) -> dict[str, str]:
+    """`extra` of a log line about a request: its id without the suffix after "/", which the server adds.
+
+    The suffix keeps ids unique where clients send the same x-request-id twice.
+    """
     return {"request_id": request_id.partition("/")[0]}

@@ -1,4 +1,4 @@
-"""What crosses the pipe between the client and an engine process, besides events and step reports."""
+"""Messages between the client and an engine process, in addition to events and step reports."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,7 +11,12 @@ from .types import Event, GenerationParams, ModelInfo
 
 @dataclass(frozen=True)
 class Submit:
-    """Draw these images of a request; None: all `n`. `arrived` and `deadline` are by time.monotonic, all processes'."""
+    """Generate images of a request.
+
+    Args:
+        images: indices of the images; None: all `n`.
+        arrived, deadline: seconds by time.monotonic, whose clock all processes of a machine share.
+    """
 
     request_id: str
     params: GenerationParams
@@ -22,17 +27,19 @@ class Submit:
 
 @dataclass(frozen=True)
 class Cancel:
+    """Drop a request, queued or running."""
+
     request_id: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Finish nothing more and leave."""
+    """End the process without finishing anything."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded and warm."""
+    """The model is loaded and warmed up."""
 
     model: ModelInfo
     costs: CostModel
@@ -46,5 +53,5 @@ class StartFailed:
     error: SanaError
 
 
-Order = Submit | Cancel | Stop
+Command = Submit | Cancel | Stop
 Report = Event | StepReport | Ready | StartFailed

@@ -1,4 +1,4 @@
-"""One engine process and the pipe to it, never blocking the event loop. In a thread for scripts and tests."""
+"""One engine process and the pipe to it, without blocking the event loop. Runs in a thread for scripts and tests."""
 
 import asyncio
 import contextlib
@@ -14,18 +14,19 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from .config import EngineConfig
-from .messages import Order, Report, Stop
+from .messages import Command, Report, Stop
 
 log = logging.getLogger(__name__)
 
 
 class EngineProcess:
-    """Started by `start`; `receive` is called on the event loop with all it says, `ended` is done when it is gone.
+    """An engine process. The future `ended` is done when the process has ended.
 
-    What cannot be read, or cannot be received without an exception, ends it: nothing it said is passed over.
+    A report that cannot be decoded, or whose `receive` raises, ends the process: skipping a report could lose an image.
 
     Args:
-        in_process: a thread of this process instead: nothing to spawn, and nothing that could be killed.
+        receive: called on the event loop with each report of the process.
+        in_process: use a thread of this process instead; it cannot be killed.
     """
 
     def __init__(
@@ -34,12 +35,12 @@ class EngineProcess:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._name = f"sana-engine-{index}"
-        self._outbox: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         context = multiprocessing.get_context("spawn")
-        self._pipe, self._theirs = context.Pipe()
+        self._pipe, self._child_pipe = context.Pipe()
         self._runner: SpawnProcess | threading.Thread
-        arguments, name = (config, index, self._theirs), self._name
-        from .worker import main  # the only import of the worker from this side; it loads torch in its own process
+        arguments, name = (config, index, self._child_pipe), self._name
+        from .worker import main  # the client's only import of the worker, which loads torch in its own process
 
         if in_process:
             self._runner = threading.Thread(target=main.serve, args=arguments, name=name, daemon=True)
@@ -48,7 +49,7 @@ class EngineProcess:
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     async def start(self) -> None:
-        """Not to be cancelled half-way: nobody would know of the process."""
+        """Starts the process. Cancellation waits for the start, or the process would run without an owner."""
         starting = asyncio.create_task(asyncio.to_thread(self._start))
         try:
             await asyncio.shield(starting)
@@ -57,22 +58,23 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
+        """Id of the process; the id of this process for a thread."""
         return getattr(self._runner, "pid", None) or os.getpid()
 
-    def send(self, order: Order) -> None:
-        """Never waits; to a process that is gone it says nothing."""
-        self._outbox.put(order)
+    def send(self, command: Command) -> None:
+        """Queues a command without waiting; a process that has ended does not receive it."""
+        self._outbox.put(command)
 
     def kill(self) -> None:
-        """At once; a thread has to finish its step first."""
+        """Ends the process at once; a thread finishes its step first."""
         if isinstance(self._runner, threading.Thread):
             self.send(Stop())
         else:
             self._runner.kill()
 
     async def stop(self, wait_seconds: float) -> None:
-        """Lets it finish its step, kills it after `wait_seconds`, and returns when it is gone."""
-        if self._runner.ident is None:  # it could not be started
+        """Ends the process after its step, kills it after `wait_seconds`, and returns when it has ended."""
+        if self._runner.ident is None:  # start() failed
             return
         self.send(Stop())
         await asyncio.to_thread(self._runner.join, wait_seconds)
@@ -82,52 +84,52 @@ class EngineProcess:
         self._outbox.put(None)
 
     def _start(self) -> None:
-        # Ctrl-C reaches the whole process group and is the parent's to handle: the child inherits this mask from birth
-        resource_tracker.ensure_running()  # it would be started on the way, and lifts the mask
+        # Ctrl-C reaches the whole process group, but only the parent may stop: the child inherits this mask
+        resource_tracker.ensure_running()  # else Process.start would start it, which unblocks the signal
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._runner.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if isinstance(self._runner, SpawnProcess):
-            self._theirs.close()
+            self._child_pipe.close()
         for work in (self._read, self._write):
             threading.Thread(target=work, args=(self._pipe,), name=f"{self._name}-pipe", daemon=True).start()
 
     def _read(self, pipe: Connection) -> None:
-        """Thread: carries what it says into the event loop until either ends."""
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody is left to tell
-            while (report := self._next(pipe)) is not None:
-                self._loop.call_soon_threadsafe(self._hand_over, report)
+        """Thread: passes reports to the event loop until the process or the loop ends."""
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            while (report := self._next_report(pipe)) is not None:
+                self._loop.call_soon_threadsafe(self._deliver, report)
             self._outbox.put(None)
             self._loop.call_soon_threadsafe(self._end)
 
-    def _next(self, pipe: Connection) -> Report | None:
-        """None: it is gone."""
+    def _next_report(self, pipe: Connection) -> Report | None:
+        """The next report, or None when the process has ended."""
         try:
             return pipe.recv()
         except (EOFError, OSError):
             return None
         except Exception:
-            log.exception("%s sent what cannot be read", self._name)
+            log.exception("%s sent an undecodable message; stopping it", self._name)
         self.kill()
         with contextlib.suppress(EOFError, OSError):
-            while True:  # a full pipe would keep it from ending
+            while True:  # a process that writes to a full pipe does not end
                 pipe.recv_bytes()
         return None
 
-    def _hand_over(self, report: Report) -> None:
+    def _deliver(self, report: Report) -> None:
         try:
             self._receive(report)
         except Exception:
-            log.exception("a report of %s was not received", self._name)
+            log.exception("%s sent a report that could not be handled; stopping it", self._name)
             self.kill()
 
     def _write(self, pipe: Connection) -> None:
-        """Thread: a pipe is full when the process hangs, and the event loop must not."""
+        """Thread: sends commands; the pipe of a hung process is full, and the event loop must not block on it."""
         with contextlib.suppress(OSError):
-            while (order := self._outbox.get()) is not None:
-                pipe.send(order)
+            while (command := self._outbox.get()) is not None:
+                pipe.send(command)
 
     def _end(self) -> None:
         if not self.ended.done():

@@ -1,4 +1,4 @@
-"""One device's engine process, kept alive: watched, restarted, and given again what its predecessor left undone."""
+"""Supervision of one device's engine process: a hang watchdog, restarts, and another try of unfinished requests."""
 
 import asyncio
 import logging
@@ -17,19 +17,19 @@ from .types import Event, Failed
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
-MAX_DEATHS = 2
+MAX_CRASHES = 2
 MAX_FAILED_STARTS = 3
 MAX_RESTART_DELAY = 60.0
 LONG_STEPS = 10.0
-"""A step may take so many times what it should before its process counts as hung: machines are shared."""
+"""Factor on the predicted seconds of a step before its process counts as hung; other programs may use the machine."""
 
 
 class Replica:
-    """Holds the tickets of its device until they are done. Start with `run` as a task; cancel it to end.
+    """Owner of the requests of one device until they are done. Run `run` as a task, and cancel the task to stop.
 
     Args:
-        on_step: receives every StepReport.
-        on_orphan: called with each innocent ticket after its process ended: another replica may take it.
+        on_step: called with every StepReport.
+        on_orphan: called with each request that had not started when its process ended; another replica may take it.
     """
 
     def __init__(
@@ -55,55 +55,56 @@ class Replica:
 
     @property
     def usable(self) -> bool:
-        """It draws, or will again in seconds."""
+        """Whether the replica generates images, or will again within seconds."""
         return self.started.done() and self.failed_starts < MAX_FAILED_STARTS
 
     @property
     def seconds_left(self) -> float:
-        """Predicted, of all it has accepted."""
+        """Predicted seconds of the work it has accepted."""
         return seconds_left(self.requests.values())
 
     async def run(self) -> None:
-        """Starts processes, one after the end of the other, until cancelled."""
+        """Starts a process, and another one whenever it ends, until cancelled."""
         while True:
             was_ready = False
             try:
                 was_ready = await self._run_process()
             except Exception:  # such as too many open files
-                log.exception("engine process %d could not be run", self.index, extra={"worker": self.index})
+                log.exception("engine process %d could not be started", self.index, extra={"worker": self.index})
             if not self.started.done():
-                reason = "the engine process ended without a word; see its log"
-                self.started.set_exception(EngineUnavailable(reason))
+                message = "the engine process exited during start-up; see its log"
+                self.started.set_exception(EngineUnavailable(message))
             if self.started.exception() is not None:
                 return
             self.failed_starts = 0 if was_ready else self.failed_starts + 1
-            log.error("engine process %d ended; starting it again", self.index, extra={"worker": self.index})
+            log.error("engine process %d exited unexpectedly; restarting it", self.index, extra={"worker": self.index})
             self.restarts += 1
             try:
-                self._take_stock()
-            except Exception:  # what has not left waits here for the next process
-                log.exception("after the end of engine process %d", self.index, extra={"worker": self.index})
+                self._requeue()
+            except Exception:  # requests that were not moved wait here for the next process
+                log.exception("requests of process %d could not be moved", self.index, extra={"worker": self.index})
             if not was_ready:
                 await asyncio.sleep(min(2.0**self.failed_starts, MAX_RESTART_DELAY))
 
     async def _run_process(self) -> bool:
-        """One process from its start to its end: whether it was ready."""
+        """Runs one process from start to end, and returns whether it was ever ready."""
         self.process = EngineProcess(self.config, self.index, self._receive, self.in_process)
         try:
             await self.process.start()
             await self.process.ended
         finally:
             self.ready, was_ready = False, self.ready
-            self._disarm()
-            await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # while it loads it takes no orders
+            self._disarm_watchdog()
+            await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # a loading process reads no commands
         return was_ready
 
     def add(self, request: Request) -> None:
+        """Takes a request, and sends it to the process as soon as that is possible."""
         self.requests[request.request_id] = request
         self._dispatch()
 
     def remove(self, request: Request) -> None:
-        """Forgets a ticket, done or not; the device is free of it within a step."""
+        """Drops a request, done or not; the device stops working on it within a step."""
         if self.requests.pop(request.request_id, None) is None:
             return
         if request.sent and request.missing and self.process is not None:
@@ -115,15 +116,15 @@ class Replica:
     def _receive(self, report: Report) -> None:
         if isinstance(report, Event):
             if report.request_id in self.requests:
-                self._tell(self.requests[report.request_id], report)
+                self._deliver(self.requests[report.request_id], report)
         elif isinstance(report, StepReport):
             if self.costs is not None:
                 self.costs = self.costs.corrected(report)
             self.last_step = report
-            self._arm()
+            self._arm_watchdog()
             try:
                 self._on_step(report)
-            except Exception:  # the caller's code: its failure must not cost a request
+            except Exception:  # an error in the caller's code must not fail a request
                 log.exception("on_step failed on a report of engine process %d", self.index)
         elif isinstance(report, Ready):
             self.costs, self.ready = report.costs, True
@@ -133,47 +134,50 @@ class Replica:
         elif isinstance(report, StartFailed) and not self.started.done():
             self.started.set_exception(report.error)
 
-    def _tell(self, request: Request, event: Event) -> None:
+    def _deliver(self, request: Request, event: Event) -> None:
         request.receive(event)
         if request.done:
             self.remove(request)
 
     def _dispatch(self) -> None:
-        """Sends what may be sent: everything, or, while there are suspects, one of them alone at a time."""
-        suspects = [request for request in self.requests.values() if request.deaths]
+        """Sends every request that is not sent; after a crash, the suspects first and one at a time.
+
+        A suspect had started when a process ended. Alone, it cannot take other requests with it if it is the cause.
+        """
+        suspects = [request for request in self.requests.values() if request.crashes]
         if self.ready and not suspects:
             self._submit(request for request in self.requests.values() if not request.sent)
         elif self.ready and not any(request.sent for request in self.requests.values()):
             self._submit(suspects[:1])
         if self._watchdog is None or not self.requests:
-            self._arm()
+            self._arm_watchdog()
 
     def _submit(self, requests: Iterable[Request]) -> None:
         assert self.process is not None
         for request in requests:
             request.sent = True
-            order = Submit(request.request_id, request.params, request.missing, request.arrived, request.deadline)
-            self.process.send(order)
+            command = Submit(request.request_id, request.params, request.missing, request.arrived, request.deadline)
+            self.process.send(command)
 
-    def _take_stock(self) -> None:
-        """After a process ended: what it had begun is suspect, and fails when it was begun by too many."""
+    def _requeue(self) -> None:
+        """Prepares every request for another process; one that had started in MAX_CRASHES processes fails."""
         for request in self.requests.values():
             self.wasted_seconds += request.seconds_spent
             self.retries += request.sent
-            request.engine_ended()
+            request.reset()
         for request in list(self.requests.values()):
-            if request.deaths >= MAX_DEATHS:
-                message = f"the engine process ended {request.deaths} times while it drew this picture"
-                self._tell(request, Failed(request.request_id, GenerationFailed(message)))
+            if request.crashes >= MAX_CRASHES:
+                message = f"the engine process ended {request.crashes} times while generating this request"
+                self._deliver(request, Failed(request.request_id, GenerationFailed(message)))
             elif not self.usable:
-                message = "the engine process ended and does not start again; try again later"
-                self._tell(request, Failed(request.request_id, EngineUnavailable(message)))
-            elif not request.deaths:
+                message = "the engine process ended and cannot be restarted; try again later"
+                self._deliver(request, Failed(request.request_id, EngineUnavailable(message)))
+            elif not request.crashes:
                 self._on_orphan(request)
 
-    def _arm(self) -> None:
-        """Winds the watchdog up while the process has something to do."""
-        self._disarm()
+    def _arm_watchdog(self) -> None:
+        """Restarts the timer of the watchdog if the process has work, and stops it otherwise."""
+        self._disarm_watchdog()
         if self.costs is None or not self.ready or not any(request.sent for request in self.requests.values()):
             return
         longest = max(
@@ -184,14 +188,15 @@ class Replica:
             for request in self.requests.values()
         )
         limit = self.config.hang_seconds + LONG_STEPS * longest
-        self._watchdog = asyncio.get_running_loop().call_later(limit, self._hang, limit)
+        self._watchdog = asyncio.get_running_loop().call_later(limit, self._kill_hung, limit)
 
-    def _disarm(self) -> None:
+    def _disarm_watchdog(self) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
 
-    def _hang(self, limit: float) -> None:
-        log.error("engine process %d has said nothing for %.0f s", self.index, limit, extra={"worker": self.index})
+    def _kill_hung(self, limit: float) -> None:
+        message = "engine process %d sent no report for %.0f s; killing it"
+        log.error(message, self.index, limit, extra={"worker": self.index})
         if self.process is not None:
             self.process.kill()

@@ -1,4 +1,4 @@
-"""A request as its caller's side keeps it: what was asked, what has been told, what is left. Survives the engine."""
+"""State of an accepted request on the client side. It outlives engine processes, so that none of them can lose it."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from .types import Event, Failed, Finished, GenerationParams, Preview, Progress,
 
 @dataclass(eq=False)
 class Request:
-    """Accepted, and not forgotten before every image or one error has been told.
+    """An accepted request, kept until the caller has received every image or one error.
 
     Args:
-        seconds: predicted for all its images, alone on the device.
-        tokens: rows that one of its images adds to a forward.
-        arrived, deadline: on the event loop's clock, time.monotonic.
-        events: for the caller; bounded by what one request can cause.
-        sent: the present engine process has it.
-        started: the present engine process has begun to draw it.
-        deaths: of engine processes that had begun to draw it.
+        seconds: predicted device seconds of all its images, run alone.
+        tokens: tokens that one of its images adds to a forward.
+        arrived, deadline: seconds by time.monotonic, the event loop's clock.
+        events: events for the caller; their number is bounded by the request's images, steps and previews.
+        sent: whether the present engine process has received it.
+        started: whether the present engine process has started to generate it.
+        crashes: number of engine processes that ended after they had started to generate it.
     """
 
     request_id: str
@@ -29,45 +29,47 @@ class Request:
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     sent: bool = False
     started: bool = False
-    deaths: int = 0
+    crashes: int = 0
     failed: bool = False
     _start_sent: bool = False
     _finished: set[int] = field(default_factory=set)
     _steps: dict[int, int] = field(default_factory=dict)
-    _best_steps: dict[int, int] = field(default_factory=dict)
-    _previews: dict[int, int] = field(default_factory=dict)
+    _sent_steps: dict[int, int] = field(default_factory=dict)
+    _sent_previews: dict[int, int] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Images not handed out yet."""
+        """Indices of the images that are not finished."""
         return tuple(index for index in range(self.params.n) if index not in self._finished)
 
     @property
     def done(self) -> bool:
+        """Whether the request has failed or all its images are finished."""
         return self.failed or len(self._finished) == self.params.n
 
     @property
     def seconds_spent(self) -> float:
-        """Predicted device seconds behind the images in progress: lost, if they are."""
+        """Predicted device seconds spent on unfinished images, which are lost if the process ends."""
         steps = sum(step for index, step in self._steps.items() if index not in self._finished)
         return self.seconds * steps / (self.params.n * self.params.num_inference_steps)
 
     @property
     def seconds_left(self) -> float:
+        """Predicted device seconds until the request is done."""
         return self.seconds * len(self.missing) / self.params.n - self.seconds_spent
 
     def receive(self, event: Event) -> None:
-        """Notes an event, and passes it on unless a process that has ended since told the same."""
-        if self._is_news(event):
+        """Records an event, and passes it on unless an earlier process has sent the same."""
+        if self._is_new(event):
             self.events.put_nowait(event)
 
-    def engine_ended(self) -> None:
-        """The process that had it is gone: what was not handed out begins again."""
-        self.deaths += self.started
+    def reset(self) -> None:
+        """Prepares the unfinished images to start again, after the engine process of the request has ended."""
+        self.crashes += self.started
         self.sent = self.started = False
         self._steps.clear()
 
-    def _is_news(self, event: Event) -> bool:
+    def _is_new(self, event: Event) -> bool:
         if self.done:
             return False
         if isinstance(event, Started):
@@ -76,9 +78,9 @@ class Request:
             return not sent_before
         if isinstance(event, Progress):
             self._steps[event.image_index] = event.step
-            return raises(self._best_steps, event.image_index, event.step)
+            return raise_maximum(self._sent_steps, event.image_index, event.step)
         if isinstance(event, Preview):
-            return raises(self._previews, event.image_index, event.preview_index + 1)
+            return raise_maximum(self._sent_previews, event.image_index, event.preview_index + 1)
         if isinstance(event, Finished):
             sent_before = event.image_index in self._finished
             self._finished.add(event.image_index)
@@ -87,9 +89,9 @@ class Request:
         return True
 
 
-def raises(marks: dict[int, int], index: int, mark: int) -> bool:
-    """Whether `mark` is above the highest so far, which it then becomes."""
-    higher = mark > marks.get(index, 0)
-    if higher:
-        marks[index] = mark
-    return higher
+def raise_maximum(maxima: dict[int, int], index: int, value: int) -> bool:
+    """Sets maxima[index] to `value` if that is greater, and returns whether it was."""
+    greater = value > maxima.get(index, 0)
+    if greater:
+        maxima[index] = value
+    return greater

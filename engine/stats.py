@@ -1,4 +1,4 @@
-"""What operators are told of the engine: a report after every step, and a snapshot at any time. Frozen, picklable."""
+"""Figures for operators: a report after every step, and a snapshot at any time. Frozen, picklable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Forwards:
-    """How often the networks ran in a step.
+    """Forwards of the networks in a step.
 
     Args:
-        replayed: by a CUDA graph.
-        launched: kernel by kernel.
-        graph_tokens: rows of the graph of a denoise step, what fills it up included.
+        replayed: forwards replayed by a CUDA graph.
+        launched: forwards launched kernel by kernel.
+        graph_tokens: tokens of the CUDA graph of a denoise step, padding included.
     """
 
     replayed: int = 0
@@ -21,19 +21,19 @@ class Forwards:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step of one engine process, sent when it is done.
+    """Report of one finished step of one engine process.
 
     Args:
         worker: index of the process, in the order of the devices.
         phase: encode, denoise or decode.
-        seconds: the step's own time on the device.
-        tokens: rows of the transformer's forward, both branches of guidance counted; 0 outside of denoise.
-        token_budget: tokens a step of several images may have.
-        pixels: decoded; 0 outside of decode.
-        images, requests: how many took part.
-        prompt_cache_hits, prompt_cache_misses: of this process, since it started.
-        memory_bytes: held on the device; for the CPU, resident in the process.
-        forwards: of the networks; none where all prompts were found encoded.
+        seconds: seconds of the step on the device.
+        tokens: tokens of the transformer's forward, counting both branches of guidance; 0 outside of denoise.
+        token_budget: maximum tokens of a step of several images.
+        pixels: decoded pixels; 0 outside of decode.
+        images, requests: numbers of images and requests in the step.
+        prompt_cache_hits, prompt_cache_misses: totals of this process since it started.
+        memory_bytes: bytes held on the device; for the CPU, bytes resident in the process.
+        forwards: forwards of the networks; none if all prompts were in the cache.
     """
 
     worker: int
@@ -52,19 +52,19 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """The engine at one moment; the counts are totals since the client was started.
+    """Snapshot of the engine; counts are totals since the client started.
 
     Args:
-        queue_seconds: predicted seconds until the work accepted so far is done, by the busiest worker.
-        queued_images: accepted, first step not taken.
-        running_images: on the device, not handed out.
+        queue_seconds: predicted seconds until the busiest device has finished the work accepted so far.
+        queued_images: accepted images that have not started.
+        running_images: images that have started and are not finished.
         rejected: refused requests by reason: queue_full, deadline, invalid, unavailable.
-        cancelled: requests given up by their caller or ended by their timeout.
-        retries: requests sent again because an engine process ended under them.
-        restarts: of engine processes.
-        wasted_seconds: device time spent on images that nobody received.
-        prompt_cache_hits, prompt_cache_misses: of all processes.
-        memory_bytes: per worker, as in its last report.
+        cancelled: requests cancelled by their caller or ended by their timeout.
+        retries: requests sent again because their engine process ended.
+        restarts: engine processes that were replaced.
+        wasted_seconds: device seconds spent on images that were not delivered.
+        prompt_cache_hits, prompt_cache_misses: totals of the present engine processes.
+        memory_bytes: bytes per worker, from its last report.
     """
 
     queue_seconds: float

@@ -1,4 +1,4 @@
-"""The version of this program, as installed; the source tree alone has none."""
+"""Version of the installed package; a source tree that is not installed has none."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""The engine's loop: schedule, run, update. Lives in the engine process, or in a script or test."""
+"""The engine's loop: schedule, run, update. Runs in the engine process, or in a script or test."""
 
 import importlib.util
 import logging
@@ -15,13 +15,13 @@ from ..checkpoints.diffusers import Checkpoint, open_checkpoint
 from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, load_models, require_compiler
 from ..config import EngineConfig
 from ..costs import image_tokens, is_guided
-from ..errors import EngineUnavailable, GenerationFailed, SanaError
-from ..logs import named
+from ..errors import EngineUnavailable
+from ..logs import request_fields
 from ..messages import Submit
 from ..params import check_params
 from ..stats import Forwards, StepReport
 from ..types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
-from .faults import explain, is_fatal, is_out_of_memory
+from .faults import is_fatal, is_out_of_memory, user_error
 from .image_files import encode_image
 from .image_task import Batch, ImageTask, Phase
 from .memory import memory_model
@@ -34,16 +34,17 @@ log = logging.getLogger(__name__)
 
 ENCODER_THREADS = 2
 MAX_DECODED_IMAGES = 8
-"""Pictures decoded and not yet compressed; a faster device waits for the encoder threads."""
+"""Maximum images that are decoded and not compressed; then the device waits for the encoder threads."""
 MAX_SIDE = 4096
+"""Longest side of an image in pixels."""
 
 
 class EngineCore:
-    """Submit requests, call `step` while `busy`, receive events and step reports through `emit`.
+    """Generator of images on one device. Submit requests and call `step` while `busy`.
 
     Args:
-        emit: called from the thread that steps and from the encoder threads.
-        index: which of the configured devices this is.
+        emit: called with events and step reports, from the thread that calls `step` and from the encoder threads.
+        index: index of the device in the configuration.
     """
 
     def __init__(self, config: EngineConfig, emit: Callable[[Event | StepReport], None], index: int = 0) -> None:
@@ -51,7 +52,7 @@ class EngineCore:
         device = choose_device(config.devices[index])
         require_compiler(device)
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # where Triton launches, and where new streams belong
+            torch.cuda.set_device(device)  # the device of Triton's launches and of new streams
         checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
         dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
         started = time.monotonic()
@@ -60,9 +61,10 @@ class EngineCore:
         self.model = model_info(checkpoint, device, dtype)
         if config.cuda_graphs:
             self.runner.capture_graphs(config.max_batch_tokens)
-        self.memory = memory_model(checkpoint, device, dtype)  # of what the graphs leave
+        self.memory = memory_model(checkpoint, device, dtype)  # after the graphs, which take memory
         costs = measure_costs(self.runner, self.model)
-        log.info("%s is warm on %s in %s after %.1f s", self.model.id, device, dtype, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        log.info("loaded and warmed up %s on %s in %s after %.1f s", self.model.id, device, dtype, seconds)
         self.scheduler = Scheduler(
             costs, config.max_batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact
         )
@@ -71,37 +73,39 @@ class EngineCore:
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
         self._decoded_slots = threading.BoundedSemaphore(MAX_DECODED_IMAGES)
         self._costs_lock = threading.Lock()
-        self._unsettled: tuple[Batch, Stopwatch, Forwards] | None = None
+        self._unreported: tuple[Batch, Stopwatch, Forwards] | None = None
 
     @property
     def busy(self) -> bool:
-        """There is a step to take. Images may still be in the encoder threads when there is none."""
+        """Whether there is a step to run. If not, images may still be in the encoder threads."""
         return self.scheduler.busy
 
-    def submit(self, order: Submit) -> None:
+    def submit(self, command: Submit) -> None:
         """Queues the images of a request. Raises InvalidParams."""
-        params = order.params
+        params = command.params
         check_params(params, self.model)
         guided, tokens = is_guided(params, self.model), image_tokens(params, self.model)
-        for index in range(params.n) if order.images is None else order.images:
-            task = ImageTask(order.request_id, index, params, guided, tokens, order.arrived, order.deadline)
+        request_id, arrived, deadline = command.request_id, command.arrived, command.deadline
+        for index in range(params.n) if command.images is None else command.images:
+            task = ImageTask(request_id, index, params, guided, tokens, arrived, deadline)
             self.scheduler.add(task)
 
     def cancel(self, request_id: str) -> None:
-        """Forgets a request, queued or running; nothing more is said of it."""
+        """Drops a request, queued or running, without an event."""
         self.scheduler.remove(request_id)
 
     def step(self) -> None:
-        """Advances the engine by one batch."""
+        """Runs one batch."""
         self.advance(self.scheduler.schedule(time.monotonic()))
         if not self.busy:
-            self.settle()
+            self.report_last_batch()
 
     def close(self) -> None:
-        """Waits for images being encoded."""
+        """Waits for the images in the encoder threads."""
         self._encoders.shutdown()
 
     def advance(self, batch: Batch) -> None:
+        """Runs a batch, and recovers from its failure."""
         try:
             self.run(batch)
         except Exception as error:
@@ -110,30 +114,30 @@ class EngineCore:
             self.update(batch)
 
     def run(self, batch: Batch) -> None:
-        """Gives the device its next work. It is waited for when the work after it is queued: no device idles."""
+        """Launches a batch. The host waits for it only after launching the next, so that the device never idles."""
         if batch.phase is Phase.DECODE:
             self.decode(batch.tasks[0])
             return
         watch = Stopwatch(self.runner.device)
         if batch.phase is Phase.ENCODE:
-            self.begin(batch)
+            self.start(batch)
             forwards = self.runner.encode(batch.tasks)
         else:
             forwards = self.runner.denoise(batch.tasks)
         watch.stop()
-        self.settle()
-        self._unsettled = (batch, watch, forwards)
-        if self.runner.device.type == "cpu":  # which queues nothing: it is done
-            self.settle()
+        self.report_last_batch()
+        self._unreported = (batch, watch, forwards)
+        if self.runner.device.type == "cpu":  # which runs a batch at its launch
+            self.report_last_batch()
 
-    def settle(self) -> None:
-        """Waits for the work before the last one queued, and reports it."""
-        if self._unsettled is not None:
-            (batch, watch, forwards), self._unsettled = self._unsettled, None
+    def report_last_batch(self) -> None:
+        """Waits for the batch that is not reported yet, if there is one, and reports it."""
+        if self._unreported is not None:
+            (batch, watch, forwards), self._unreported = self._unreported, None
             self.report(batch, watch.seconds(), forwards)
 
     def update(self, batch: Batch) -> None:
-        """What a batch has changed, told."""
+        """Updates the tasks of a batch that was run, and emits their progress."""
         now = time.monotonic()
         for task in batch.tasks:
             if batch.phase is Phase.ENCODE:
@@ -144,7 +148,8 @@ class EngineCore:
                 steps = task.params.num_inference_steps
                 self._emit(Progress(task.request_id, task.image_index, task.step, steps))
 
-    def begin(self, batch: Batch) -> None:
+    def start(self, batch: Batch) -> None:
+        """Marks the tasks of a batch as started, and emits that once each."""
         now = time.monotonic()
         for task in batch.tasks:
             if not task.started:
@@ -152,7 +157,7 @@ class EngineCore:
                 self._emit(Started(task.request_id))
 
     def decode(self, task: ImageTask) -> None:
-        """A finished image leaves the pack; a preview is drawn of one that stays."""
+        """Decodes a finished image, which leaves the batch, or a preview of one that stays."""
         started, preview = time.monotonic(), None if task.denoise_done else task.previews
         pixels = self.runner.decode(task)
         if preview is None:
@@ -160,10 +165,10 @@ class EngineCore:
         else:
             task.previews += 1
         self._decoded_slots.acquire()
-        before = task.handed_out
-        task.handed_out = self._encoders.submit(self.hand_out, task, preview, pixels, started, before)
+        before = task.delivered
+        task.delivered = self._encoders.submit(self.deliver, task, preview, pixels, started, before)
 
-    def hand_out(
+    def deliver(
         self,
         task: ImageTask,
         preview: int | None,
@@ -171,7 +176,7 @@ class EngineCore:
         started: float,
         before: Future[None] | None,
     ) -> None:
-        """Encoder thread: waits for the pixels, compresses them and sends the file, after those `before` it."""
+        """Encoder thread: waits for the pixels, compresses them and emits the file, after the one `before` it."""
         try:
             decoded_image = pixels()
             decoded = time.monotonic()
@@ -185,16 +190,17 @@ class EngineCore:
             else:
                 event = Preview(task.request_id, task.image_index, preview, image)
         except Exception as error:
-            about = named(task.request_id)
-            log.error("image %d of %s failed", task.image_index, task.request_id, exc_info=error, extra=about)
+            fields = request_fields(task.request_id)
+            log.error("image %d of %s failed", task.image_index, task.request_id, exc_info=error, extra=fields)
             event = Failed(task.request_id, user_error(error))
         finally:
             self._decoded_slots.release()
         if before is not None:
-            wait((before,))  # it was begun first; a preview told after its image would replace it on the screen
+            wait((before,))  # a preview that arrives after its image would replace it on the screen
         self._emit(event)
 
     def report(self, batch: Batch, seconds: float, forwards: Forwards) -> None:
+        """Emits the report of a batch, and corrects the predicted costs by it."""
         denoise, decode = batch.phase is Phase.DENOISE, batch.phase is Phase.DECODE
         report = StepReport(
             worker=self._index,
@@ -215,15 +221,15 @@ class EngineCore:
         self._emit(report)
 
     def recover(self, batch: Batch, error: Exception) -> None:
-        """A batch that raised: alone, each of its images shows whether it is at fault; the one that is fails.
+        """Runs the images of a failed batch one by one, so that only the request of the faulty image fails.
 
-        A device that is lost takes the process with it: the client starts another and asks again.
+        An unusable device ends the process: the client starts another and sends its requests again.
         """
         if is_fatal(error):
             raise error
         tasks = batch.tasks
         if len(tasks) > 1:
-            log.warning("%s of %d images failed, trying one by one: %s", batch.phase.value, len(tasks), error)
+            log.warning("%s of %d images failed, running them one by one: %s", batch.phase.value, len(tasks), error)
             if is_out_of_memory(error) and batch.phase is Phase.DENOISE:
                 self.scheduler.shrink(batch.tokens)
             for task in tasks:
@@ -233,17 +239,14 @@ class EngineCore:
             self.advance(batch)
         else:
             request_id = tasks[0].request_id
-            log.error("%s of %s failed", batch.phase.value, request_id, exc_info=error, extra=named(request_id))
+            fields = request_fields(request_id)
+            log.error("%s of %s failed", batch.phase.value, request_id, exc_info=error, extra=fields)
             self.scheduler.remove(request_id)
             self._emit(Failed(request_id, user_error(error)))
 
 
-def user_error(error: Exception) -> SanaError:
-    """The error that the user sees."""
-    return error if isinstance(error, SanaError) else GenerationFailed(explain(error))
-
-
 def model_info(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ModelInfo:
+    """Description of a checkpoint as it runs on this device."""
     side = checkpoint.transformer.sample_size * checkpoint.decoder.compression
     return ModelInfo(
         id=checkpoint.id,
@@ -260,13 +263,13 @@ def model_info(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype)
 
 
 def refuse_foreign_kernels() -> None:
-    """Hugging Face's package `kernels` writes into the folder of ours; together neither works."""
+    """Raises EngineUnavailable if Hugging Face's `kernels` is installed: it overwrites our package of that name."""
     try:
         distribution("kernels")
     except PackageNotFoundError:
         return
     spec = importlib.util.find_spec("kernels")
     raise EngineUnavailable(
-        f"Hugging Face's package 'kernels' is installed beside sana-serve's own ({spec.origin if spec else '?'}): "
-        "run `pip uninstall kernels` and install sana-serve again"
+        f"Hugging Face's package 'kernels' conflicts with sana-serve's own ({spec.origin if spec else '?'}): "
+        "run `pip uninstall kernels` and reinstall sana-serve"
     )

@@ -1,4 +1,4 @@
-"""`sana doctor`: what this machine offers and which released models fit it. Run as `python -m engine.doctor`."""
+"""`sana doctor`: describes this machine and the models that fit it. Run as `python -m engine.worker.doctor`."""
 
 import argparse
 import platform
@@ -24,22 +24,22 @@ PARAMETERS = {
     "SANA 1.6B, Sprint 1.6B": 1.60e9,
     "SANA-1.5 4.8B": 4.72e9,
 }
-"""Transformer parameters of the released models."""
+"""Transformer parameters of the demo and of the released models."""
 SHARED_PARAMETERS = 2.61e9 + 0.16e9
-"""Gemma-2-2B and the DC-AE decoder, the same for all released models."""
+"""Parameters of Gemma-2-2B and of the DC-AE decoder, the same for all released models."""
 WORKING_BYTES = 3 * GIB
-"""Activations and a band of the decoder at 1024 px, with room to spare."""
+"""Activations and a band of the decoder at 1024 px, rounded up."""
 
 
-def needed(name: str, dtype: torch.dtype) -> int:
-    """Bytes a model takes while it draws at 1024 px."""
+def needed_bytes(name: str, dtype: torch.dtype) -> int:
+    """Bytes that a model needs to generate an image of 1024 px."""
     if name == "demo":
         return int(PARAMETERS[name] * dtype.itemsize) + GIB // 4
-    side = 4 if dtype == torch.float32 else 2
-    return int(PARAMETERS[name] * dtype.itemsize + SHARED_PARAMETERS * side) + WORKING_BYTES
+    shared_itemsize = 4 if dtype == torch.float32 else 2
+    return int(PARAMETERS[name] * dtype.itemsize + SHARED_PARAMETERS * shared_itemsize) + WORKING_BYTES
 
 
-def installed(package: str) -> str:
+def installed_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -47,6 +47,7 @@ def installed(package: str) -> str:
 
 
 def describe_machine(device: torch.device) -> list[str]:
+    """Lines about versions, the device, memory and disk."""
     free, total = free_memory(device)
     kind = platform.processor() or platform.machine()
     if device.type == "cuda":
@@ -56,8 +57,8 @@ def describe_machine(device: torch.device) -> list[str]:
         f"sana-serve    {VERSION}",
         f"python        {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"torch         {torch.__version__}, CUDA {torch.version.cuda or 'no'}, {torch.cuda.device_count()} devices",
-        f"triton        {installed('triton')}",
-        f"transformers  {installed('transformers')}",
+        f"triton        {installed_version('triton')}",
+        f"transformers  {installed_version('transformers')}",
         f"device        {device} ({kind}), {torch.get_num_threads()} CPU threads",
         f"memory        {free / GIB:.1f} GiB free of {total / GIB:.1f} GiB",
         f"disk          {shutil.disk_usage(Path.home()).free / GIB:.1f} GiB free for downloads",
@@ -65,15 +66,16 @@ def describe_machine(device: torch.device) -> list[str]:
 
 
 def describe_fit(dtype: torch.dtype, free: int) -> list[str]:
+    """Lines that say for each model whether it fits into `free` bytes."""
     lines = [f"fits          at 1024 px in {str(dtype).removeprefix('torch.')}:"]
     for name in PARAMETERS:
-        need = needed(name, dtype)
-        lines.append(f"  {'yes' if need <= free else 'no ':3} {name:24} needs {need / GIB:5.1f} GiB")
+        needed = needed_bytes(name, dtype)
+        lines.append(f"  {'yes' if needed <= free else 'no ':3} {name:24} needs {needed / GIB:5.1f} GiB")
     return lines
 
 
 def report(config: EngineConfig) -> None:
-    """Prints what is known, most certain first. Raises SanaError when what was asked for is not to be had."""
+    """Prints the machine, then the models that fit, then the configured model. Raises SanaError if that cannot run."""
     device = choose_device(config.device)
     print("\n".join(describe_machine(device)))
     dtype = choose_dtype(config.dtype, device, trained=None)

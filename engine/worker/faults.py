@@ -1,24 +1,29 @@
-"""What an exception from the device means: too little memory, a device that is lost, or something else."""
+"""Classification of exceptions: out of memory, an unusable device, or anything else."""
 
 import torch
 
+from ..errors import GenerationFailed, SanaError
+
 FATAL = ("CUDA error", "device-side assert", "an illegal memory access", "CUDNN_STATUS", "CUBLAS_STATUS")
-"""Words after which the process can no longer use its device."""
+"""Parts of messages after which this process cannot use its device any more."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """On any device; the CPU's allocator raises a plain RuntimeError."""
+    """Whether a device was out of memory. The CPU's allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def is_fatal(error: Exception) -> bool:
-    """No further call on this device will succeed in this process."""
-    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or any(words in str(error) for words in FATAL)
+    """Whether every further call on the device will fail in this process."""
+    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or any(part in str(error) for part in FATAL)
     return lost and not is_out_of_memory(error)
 
 
-def explain(error: Exception) -> str:
-    """One line for the user; the log has the rest."""
+def user_error(error: Exception) -> SanaError:
+    """The error for the user, on one line; the log has the traceback."""
+    if isinstance(error, SanaError):
+        return error
     if is_out_of_memory(error):
-        return "the device ran out of memory for this picture; ask for a smaller size or fewer images"
-    return f"the engine failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return GenerationFailed("the device ran out of memory; request a smaller size or fewer images")
+    first_line = next(iter(str(error).splitlines()), "")
+    return GenerationFailed(f"the engine failed: {type(error).__name__}: {first_line}")

@@ -1,4 +1,4 @@
-"""From pixels to a file that says how it was made."""
+"""Image files that record how they were generated."""
 
 import io
 from typing import Any
@@ -10,11 +10,11 @@ from ..types import GenerationParams
 from ..version import VERSION
 
 PNG_LEVEL = 1
-"""zlib level: the fastest that compresses; a 4096 x 4096 picture of the demo model takes 1.3 s on one core."""
+"""zlib level: the fastest that compresses; a 4096 x 4096 image of the demo model takes 1.3 s on one core."""
 
 
 def encode_image(pixels: np.ndarray, params: GenerationParams, seed: int, model: str) -> bytes:
-    """uint8 [H, W, 3] to a PNG, JPEG or WebP; text chunks of a PNG hold seed and model, and all that was asked."""
+    """Encodes uint8 pixels [H, W, 3] as PNG, JPEG or WebP; a PNG has seed, model and parameters in its text chunks."""
     options: dict[str, Any] = {"quality": params.output_compression}
     if params.output_format == "png":
         options = {"pnginfo": png_text(params, seed, model), "compress_level": PNG_LEVEL}
@@ -24,6 +24,7 @@ def encode_image(pixels: np.ndarray, params: GenerationParams, seed: int, model:
 
 
 def png_text(params: GenerationParams, seed: int, model: str) -> PngImagePlugin.PngInfo:
+    """Text chunks of a PNG: always seed, model and software, and the parameters with `embed_params`."""
     text = {"seed": str(seed), "model": model, "software": f"sana-serve {VERSION}"}
     if params.embed_params:
         text |= {

@@ -1,4 +1,4 @@
-"""One image on its way through the engine, and the batches it travels in. Free of torch: policy reads only this."""
+"""One image in the engine, and the batches it is run in. Free of torch, since the scheduler works on these alone."""
 
 import time
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """What a batch does on the device."""
+    """Work of a batch on the device."""
 
     ENCODE = "encode"
     DENOISE = "denoise"
@@ -27,13 +27,15 @@ class ImageTask:
     """Image `image_index` of a submitted request.
 
     Args:
-        guided: by a second, unconditional branch of the forward.
-        tokens: rows it adds to a forward, both branches counted.
-        deadline: by time.monotonic, as `arrived`.
-        previews: how many have been decoded.
-        handed_out: done when the last of its pictures, preview or image, has been told.
+        guided: whether its forwards have a second, unconditional branch.
+        tokens: tokens that it adds to a forward, both branches counted.
+        arrived, deadline: seconds by time.monotonic.
+        step: finished denoise steps.
+        previews: decoded previews.
+        delivered: done when its last preview or image so far has been emitted.
         last_step: number of the scheduler's step that it last took part in.
         state: tensors, from the end of the encode phase to the end of decode.
+        started, encoded, denoised: seconds by time.monotonic at the start and at the ends of the first two phases.
     """
 
     request_id: str
@@ -45,7 +47,7 @@ class ImageTask:
     deadline: float | None = None
     step: int = 0
     previews: int = 0
-    handed_out: "Future[None] | None" = None
+    delivered: "Future[None] | None" = None
     last_step: int = 0
     state: "ImageState | None" = None
     started: float = 0.0
@@ -54,6 +56,7 @@ class ImageTask:
 
     @property
     def seed(self) -> int:
+        """Seed of this image."""
         return self.params.seed + self.image_index
 
     @property
@@ -62,21 +65,23 @@ class ImageTask:
 
     @property
     def denoise_done(self) -> bool:
+        """Whether all denoise steps are finished."""
         return self.step >= self.params.num_inference_steps
 
     @property
     def decode_due(self) -> bool:
-        """The decoder comes next: all steps are done, or those before a preview."""
+        """Whether the decoder runs next: all steps are done, or those before a preview."""
         return self.denoise_done or self.step in self.preview_steps[self.previews : self.previews + 1]
 
     @cached_property
     def preview_steps(self) -> tuple[int, ...]:
-        """Steps after which a preview is drawn, evenly spaced; the last step is the image itself."""
+        """Steps after which a preview is decoded, evenly spaced; after the last step follows the image itself."""
         steps, count = self.params.num_inference_steps, self.params.partial_images
         spaced = {round(steps * (k + 1) / (count + 1)) for k in range(count)}
         return tuple(sorted(step for step in spaced if 0 < step < steps))
 
     def timings(self, decoded: float) -> Timings:
+        """Seconds in each stage, for an image that was decoded at `decoded` by time.monotonic."""
         return Timings(
             queue=self.started - self.arrived,
             encode=self.encoded - self.started,
@@ -87,10 +92,12 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class Batch:
+    """Images that advance by one phase together."""
+
     phase: Phase
     tasks: tuple[ImageTask, ...]
 
     @property
     def tokens(self) -> int:
-        """Rows of its forward."""
+        """Tokens of the forward, both branches of guidance counted."""
         return sum(task.tokens for task in self.tasks)

@@ -1,4 +1,4 @@
-"""The engine process: reads orders, steps the core, sends events. Imports torch only once it runs as a process."""
+"""Main loop of the engine process: reads commands, steps the core, sends events. Imports torch only when it runs."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..config import EngineConfig
 from ..errors import EngineUnavailable, SanaError
 from ..logs import configure_logs
-from ..messages import Cancel, Order, Ready, Report, StartFailed, Stop
+from ..messages import Cancel, Command, Ready, Report, StartFailed, Stop
 from ..types import Failed
 
 if TYPE_CHECKING:
@@ -21,24 +21,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FAILED, ORPHANED = 1, 3
-"""Exit statuses: the device is lost, or the parent is gone."""
+"""Exit statuses: the device is unusable, or the parent process has ended."""
 
 
 def run_worker(config: EngineConfig, index: int, pipe: Connection) -> None:
-    """Entry point of the process. Ends on Stop, and whatever it is at, loading included, when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    """Entry point of the process. Ends on Stop, and at once, even while loading, when the parent process has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole process group, but only the parent may stop
     configure_logs(config.log_level, config.log_format)
     try:
-        serve(config, index, pipe, orphaned=lambda: os._exit(ORPHANED))
+        serve(config, index, pipe, on_parent_exit=lambda: os._exit(ORPHANED))
     except Exception:
-        log.exception("engine process %d ends", index, extra={"worker": index})  # multiprocessing's words are no line
+        log.exception("engine process %d failed", index, extra={"worker": index})  # multiprocessing bypasses logging
         sys.exit(FAILED)
 
 
-def serve(config: EngineConfig, index: int, pipe: Connection, orphaned: Callable[[], None] = lambda: None) -> None:
-    """Loads the model of config.devices[index], then takes orders until Stop. `orphaned` is called from a thread."""
-    inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
-    threading.Thread(target=read, args=(pipe, inbox, orphaned), name="engine-inbox", daemon=True).start()
+def serve(
+    config: EngineConfig, index: int, pipe: Connection, on_parent_exit: Callable[[], None] = lambda: None
+) -> None:
+    """Loads the model on config.devices[index], then runs commands until Stop.
+
+    Args:
+        on_parent_exit: called from a thread when the parent process has ended without sending Stop.
+    """
+    inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(target=read_commands, args=(pipe, inbox, on_parent_exit), name="engine-inbox", daemon=True).start()
     lock = threading.Lock()
 
     def send(report: Report) -> None:
@@ -46,50 +52,50 @@ def serve(config: EngineConfig, index: int, pipe: Connection, orphaned: Callable
             try:
                 pipe.send(report)
             except OSError:
-                log.warning("the parent is gone; its answer is dropped")
+                log.warning("the parent process has ended; dropped a report")
 
     try:
-        from .core import EngineCore  # here, so that importing the client never imports torch
+        from .core import EngineCore  # here, because the client imports this module and must not import torch
 
         core = EngineCore(config, send, index)
     except SanaError as error:
         send(StartFailed(error))
     except Exception as error:
-        log.exception("the engine did not start")
-        send(StartFailed(EngineUnavailable(f"the engine did not start: {type(error).__name__}: {error}")))
+        log.exception("the engine failed to start")
+        send(StartFailed(EngineUnavailable(f"the engine failed to start: {type(error).__name__}: {error}")))
     else:
         send(Ready(core.model, core.scheduler.costs, core.memory))
-        while obey(core, inbox, send):
+        while run_commands(core, inbox, send):
             core.step()
         core.close()
     pipe.close()
 
 
-def obey(core: "EngineCore", inbox: "queue.SimpleQueue[Order]", send: Callable[[Report], None]) -> bool:
-    """Takes the orders that have come, and waits for one while there is nothing to do. False after Stop."""
+def run_commands(core: "EngineCore", inbox: "queue.SimpleQueue[Command]", send: Callable[[Report], None]) -> bool:
+    """Runs the commands that have arrived, waiting for one while the core is idle. Returns False after Stop."""
     while not (core.busy and inbox.empty()):
-        order = inbox.get()
-        if isinstance(order, Stop):
+        command = inbox.get()
+        if isinstance(command, Stop):
             return False
-        if isinstance(order, Cancel):
-            core.cancel(order.request_id)
+        if isinstance(command, Cancel):
+            core.cancel(command.request_id)
             continue
         try:
-            core.submit(order)
+            core.submit(command)
         except SanaError as error:
-            send(Failed(order.request_id, error))
+            send(Failed(command.request_id, error))
     return True
 
 
-def read(pipe: Connection, inbox: "queue.SimpleQueue[Order]", orphaned: Callable[[], None]) -> None:
-    """Thread: what the parent sends; its end of the pipe closing without a Stop means that it died."""
+def read_commands(pipe: Connection, inbox: "queue.SimpleQueue[Command]", on_parent_exit: Callable[[], None]) -> None:
+    """Thread: puts the parent's commands into the inbox. A pipe that closes before Stop means that the parent ended."""
     try:
-        order: Order | None = None
-        while not isinstance(order, Stop):
-            order = pipe.recv()
-            inbox.put(order)
+        command: Command | None = None
+        while not isinstance(command, Stop):
+            command = pipe.recv()
+            inbox.put(command)
     except Exception as error:
         if not isinstance(error, EOFError | OSError) and not pipe.closed:
-            log.exception("an order cannot be read")
-        orphaned()
+            log.exception("the parent process sent an undecodable message")
+        on_parent_exit()
         inbox.put(Stop())

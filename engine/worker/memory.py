@@ -1,4 +1,4 @@
-"""How much memory there is, and a bound of what one picture takes of it."""
+"""Free memory, and an upper bound of the memory that one image needs."""
 
 import os
 from pathlib import Path
@@ -9,15 +9,15 @@ from ..checkpoints.diffusers import Checkpoint
 from ..costs import MemoryModel
 
 LIVE_WIDTHS = 32
-"""Rows of a block that live at once, in units of its width: the Mix-FFN's four tensors of 5 widths, and the stream."""
+"""Live values per token in a block, in units of its width: the Mix-FFN's four tensors of 5 widths, and residuals."""
 HALO_ROWS = 12
-"""Of the smallest band of the released decoders, above and below."""
+"""Rows of pixels above and below the smallest band that the released decoders read with it."""
 LIVE_STAGES = 4
-"""Tensors of a decoder stage that live at once."""
+"""Live tensors of a decoder stage."""
 
 
 def free_memory(device: torch.device) -> tuple[int, int]:
-    """(free, total) bytes of the device; of the machine for the CPU."""
+    """(free, total) bytes of memory of the device; for the CPU, of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
     page = os.sysconf("SC_PAGE_SIZE")
@@ -30,7 +30,7 @@ def free_memory(device: torch.device) -> tuple[int, int]:
 
 
 def held_memory(device: torch.device) -> int:
-    """Bytes that this process holds on a device; of the machine's memory for the CPU, 0 where nobody tells."""
+    """Bytes that this process holds on the device; for the CPU, its resident memory, or 0 without /proc."""
     if device.type == "cuda":
         return int(torch.cuda.memory_reserved(device))
     statm = Path("/proc/self/statm")
@@ -38,7 +38,7 @@ def held_memory(device: torch.device) -> int:
 
 
 def memory_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> MemoryModel:
-    """From the networks' shapes. `capacity` is what is free now: call it when the weights are loaded."""
+    """Memory model from the shapes of the networks. Call it after loading: `capacity` is what is free now."""
     decoder = checkpoint.decoder.decoder
     shallow = next((i for i, kind in enumerate(decoder.block_types) if kind != "ResBlock"), len(decoder.widths) - 1)
     itemsize = 4 if dtype == torch.float32 else 2

@@ -1,8 +1,8 @@
-"""Who advances next. Continuous batching at step level: images join and leave the running pack between steps.
+"""Continuous batching: images join and leave the running batch between denoise steps.
 
-Small images, and those with few steps left, run together and first; larger ones, whose step would hold them up, get a
-share of the device's time: what they need to be done within the seconds that the queue may hold.
-Waiting images are ordered by tenant (least served first), then by priority and deadline; nobody waits forever.
+Small images, and those with few steps left, run together and first. Larger ones, whose steps would delay them, get the
+share of device time that they need to finish within `max_queue_seconds`.
+Waiting images are ordered by tenant (lowest device time first), then by priority and deadline; none waits forever.
 """
 
 import math
@@ -10,22 +10,24 @@ from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..costs import CostModel
-from ..fairness import LEAST_SHARE, PATIENCE, needed_share
+from ..fairness import MIN_SHARE, PATIENCE, required_share
 from .image_task import Batch, ImageTask, Phase
 
 MAX_SLOWDOWN = 2.0
-"""A step of small images is at most so many times longer for a larger one that takes part."""
+"""Maximum factor by which a larger image may lengthen the step of the smaller ones it joins."""
 
 
 class Scheduler:
-    """Call `schedule` only while busy; after a batch, advance its requests and `finish` those that were decoded.
+    """Scheduler of one device.
+
+    Call `schedule` only while busy. After a batch, advance its tasks, and `finish` those that are decoded.
 
     Args:
-        costs: predicted seconds; the engine replaces it as it learns.
-        max_batch_tokens: rows of a forward, both branches of guidance counted; one image always fits.
-        max_step_seconds: of a step of several images.
-        max_queue_seconds: in which larger images should be done beside whatever stream of small ones.
-        exact: every image in a forward of its own.
+        costs: predicted seconds; the engine replaces them after every step.
+        max_batch_tokens: maximum tokens of a forward, counting both branches of guidance; one image always fits.
+        max_step_seconds: maximum predicted seconds of a step of several images.
+        max_queue_seconds: seconds within which larger images should finish, even beside a stream of small ones.
+        exact: run each image in a forward of its own.
     """
 
     def __init__(
@@ -41,50 +43,53 @@ class Scheduler:
         self.max_step_seconds = max_step_seconds
         self.max_queue_seconds = max_queue_seconds
         self.exact = exact
-        self.waiting: dict[str, list[ImageTask]] = {}  # by tenant, the most urgent first
+        self.waiting: dict[str, list[ImageTask]] = {}  # by tenant, the most urgent image first
         self.running: list[ImageTask] = []
-        self._served: dict[str, float] = {}  # predicted device seconds by tenant
-        self._least_served = 0.0
-        self._credit = 0.0  # device seconds the larger images are owed
-        self._changed = False  # since the waiting were last looked at
+        self.served: dict[str, float] = {}  # predicted device seconds by tenant
+        self._virtual_time = 0.0  # of fair queueing: the device seconds with which a new tenant starts
+        self._credit = 0.0  # device seconds available to the larger images
+        self._changed = False  # whether an image may join that could not before
         self._steps = 0
 
     @property
     def busy(self) -> bool:
+        """Whether there are images, waiting or running."""
         return bool(self.waiting or self.running)
 
     @property
     def token_budget(self) -> int:
-        """Rows that a step of several images may have."""
+        """Maximum tokens of a step of several images."""
         return 0 if self.exact else min(self.max_batch_tokens, self.costs.tokens_within(self.max_step_seconds))
 
     def add(self, task: ImageTask) -> None:
+        """Queues an image."""
         tenant = task.params.tenant
         if tenant not in self.waiting:
-            self._served[tenant] = max(self._served.get(tenant, 0.0), self._least_served)
-        insort(self.waiting.setdefault(tenant, []), task, key=self._due)
+            self.served[tenant] = max(self.served.get(tenant, 0.0), self._virtual_time)
+        insort(self.waiting.setdefault(tenant, []), task, key=self._urgency)
         self._changed = True
 
     def remove(self, request_id: str) -> list[ImageTask]:
-        """Takes every image of a request out, wherever it is."""
-        removed = [task for task in self._everyone() if task.request_id == request_id]
+        """Removes the images of a request, waiting or running, and returns them."""
+        removed = [task for task in self._tasks() if task.request_id == request_id]
         for task in removed:
             if task in self.running:
                 self.finish(task)
             else:
-                self._take(task)
+                self._remove_waiting(task)
         return removed
 
     def finish(self, task: ImageTask) -> None:
+        """Removes a running image."""
         self.running.remove(task)
         self._changed = True
 
     def shrink(self, tokens: int) -> None:
-        """Steps of several images stay below half of a step that the memory did not suffice for."""
+        """Limits steps of several images to half the tokens of a step that ran out of memory."""
         self.max_batch_tokens = max(1, tokens // 2)
 
     def schedule(self, now: float) -> Batch:
-        """What can join is encoded at once; else the small images take a step, or the larger ones, when it is due."""
+        """Returns the next batch. Images that can join are encoded first; else the small or the larger ones advance."""
         joined = self._join()
         if joined:
             return Batch(Phase.ENCODE, tuple(joined))
@@ -92,12 +97,12 @@ class Scheduler:
         small, large = self._split(self.running)
         batch = next_batch(small)
         if large:
-            turn = next_batch(self._fill(sorted(large, key=lambda task: task.last_step), skip=True))
+            turn = next_batch(self._select(sorted(large, key=lambda task: task.last_step), skip=True))
             if self._seconds(turn) <= self._credit:
                 self._credit -= self._seconds(turn)
                 batch = turn
             else:
-                share = self._share_beside(small, now)
+                share = self._required_share(small, now)
                 self._credit += self._seconds(batch) * share / (1 - share)
         else:
             self._credit = 0.0
@@ -105,60 +110,65 @@ class Scheduler:
             task.last_step = self._steps
         return batch
 
-    def _share_beside(self, small: list[ImageTask], now: float) -> float:
-        """What all images larger than these, running or waiting, need to be done in time, one after the other."""
-        limit, share, seconds = small[-1].tokens, LEAST_SHARE, 0.0
-        larger = [task for task in self._everyone() if task.tokens > limit]
+    def _required_share(self, small: list[ImageTask], now: float) -> float:
+        """Share of device time that all images larger than these need to finish in time, one after the other."""
+        limit, share, seconds = small[-1].tokens, MIN_SHARE, 0.0
+        larger = [task for task in self._tasks() if task.tokens > limit]
         for task in sorted(larger, key=lambda task: task.arrived):
             seconds += self._image_seconds(task)
             due = min(task.arrived + self.max_queue_seconds, task.deadline or math.inf)
-            share = max(share, needed_share(seconds, due - now))
+            share = max(share, required_share(seconds, due - now))
         return share
 
     def _join(self) -> list[ImageTask]:
-        """Moves images from waiting to running: those that fit beside the small ones, and one larger at a time."""
+        """Moves images from waiting to running: those that fit into the small ones' step, and one larger at a time."""
         if not self._changed:
             return []
         self._changed = False
         joined: list[ImageTask] = []
         refused = (math.inf, 0)
-        for task in self._in_order():
+        for task in self._waiting_in_order():
             if rank(task) < refused and self._fits(task, [*self.running, *joined]):
                 joined.append(task)
             else:
-                refused = min(refused, rank(task))  # where one does not fit, nothing as large does
+                refused = min(refused, rank(task))  # an image of this rank or above would not fit either
         for task in joined:
-            self._take(task)
+            self._remove_waiting(task)
             self._charge(task)
         self.running += joined
         return joined
 
     def _fits(self, task: ImageTask, running: list[ImageTask]) -> bool:
+        """Whether the image can run with these: in the step of the small ones, or as the only larger one."""
         small, _ = self._split([*running, task])
         return task in small or not self._split(running)[1]
 
     def _split(self, running: Iterable[ImageTask]) -> tuple[list[ImageTask], list[ImageTask]]:
-        """The smallest images that fill a step together, and the rest."""
+        """The smallest images that fit into one step, and the larger ones."""
         ordered = sorted(running, key=rank)
-        small = self._fill(ordered)
+        small = self._select(ordered)
         return small, ordered[len(small) :]
 
-    def _fill(self, ordered: Sequence[ImageTask], skip: bool = False) -> list[ImageTask]:
-        """The first image and those after it that fit; with `skip`, beyond one that does not."""
-        chosen: list[ImageTask] = []
+    def _select(self, ordered: Sequence[ImageTask], skip: bool = False) -> list[ImageTask]:
+        """The first image and the following ones that fit into its step, up to one that does not.
+
+        Args:
+            skip: continue after an image that does not fit.
+        """
+        selected: list[ImageTask] = []
         tokens, budget = 0, self.token_budget
         for task in ordered:
             slowdown = self.costs.step_seconds(tokens + task.tokens) / self.costs.step_seconds(tokens)
-            if not chosen or (tokens + task.tokens <= budget and slowdown <= MAX_SLOWDOWN):
-                chosen.append(task)
+            if not selected or (tokens + task.tokens <= budget and slowdown <= MAX_SLOWDOWN):
+                selected.append(task)
                 tokens += task.tokens
             elif not skip:
                 break
-        return chosen
+        return selected
 
-    def _in_order(self) -> Iterator[ImageTask]:
-        """The waiting, as they would be started if all of them could."""
-        served = dict(self._served)
+    def _waiting_in_order(self) -> Iterator[ImageTask]:
+        """Waiting images in the order in which they would start if all of them fitted."""
+        served = dict(self.served)
         queues = {tenant: iter(queue) for tenant, queue in self.waiting.items()}
         heads = {tenant: next(queue) for tenant, queue in queues.items()}
         while heads:
@@ -170,7 +180,7 @@ class Scheduler:
             if following is not None:
                 heads[tenant] = following
 
-    def _take(self, task: ImageTask) -> None:
+    def _remove_waiting(self, task: ImageTask) -> None:
         queue = self.waiting[task.params.tenant]
         queue.remove(task)
         if not queue:
@@ -178,43 +188,45 @@ class Scheduler:
         self._changed = True
 
     def _charge(self, task: ImageTask) -> None:
-        """Books an image's device time to its tenant, and forgets tenants who are owed nothing."""
+        """Adds an image's device time to its tenant, and drops idle tenants whose entry has no effect any more."""
         tenant = task.params.tenant
-        self._least_served = max(self._least_served, self._served[tenant])
-        self._served[tenant] += self._image_seconds(task)
-        for name in [name for name in self._served if name not in self.waiting]:
-            if self._served[name] <= self._least_served:
-                del self._served[name]
+        self._virtual_time = max(self._virtual_time, self.served[tenant])
+        self.served[tenant] += self._image_seconds(task)
+        for name in [name for name in self.served if name not in self.waiting]:
+            if self.served[name] <= self._virtual_time:
+                del self.served[name]
 
-    def _due(self, task: ImageTask) -> tuple[float, float]:
-        """Within a tenant: when its patience ends, or when it has to start to meet its deadline."""
+    def _urgency(self, task: ImageTask) -> tuple[float, float]:
+        """Sort key within a tenant: the end of its patience or the latest start for its deadline, then its arrival."""
         due = task.arrived + PATIENCE[task.params.priority]
         if task.deadline is not None:
             due = min(due, task.deadline - self._image_seconds(task))
         return due, task.arrived
 
-    def _everyone(self) -> Iterator[ImageTask]:
+    def _tasks(self) -> Iterator[ImageTask]:
+        """All images, running and waiting."""
         yield from self.running
         for queue in self.waiting.values():
             yield from queue
 
     def _image_seconds(self, task: ImageTask) -> float:
-        """What is left of it, alone on the device."""
+        """Predicted seconds that an image still needs, alone on the device."""
         steps = task.params.num_inference_steps - task.step
         return self.costs.image_seconds(task.tokens, steps, task.pixels)
 
     def _seconds(self, batch: Batch) -> float:
+        """Predicted seconds of a denoise or decode batch."""
         if batch.phase is Phase.DECODE:
             return self.costs.decode_seconds(batch.tasks[0].pixels)
         return self.costs.step_seconds(batch.tokens)
 
 
 def rank(task: ImageTask) -> tuple[float, int]:
-    """What makes an image large: first the rows of its step, then how many steps it has left."""
+    """Size of an image for the scheduler: tokens of its step, then the number of steps left."""
     return task.tokens, task.params.num_inference_steps - task.step
 
 
 def next_batch(group: list[ImageTask]) -> Batch:
-    """One image of the group that is ready for the decoder, else a step for all."""
+    """A decode of one image of the group that is due for it, or else a denoise step of all."""
     ready = next((task for task in group if task.decode_due), None)
     return Batch(Phase.DENOISE, tuple(group)) if ready is None else Batch(Phase.DECODE, (ready,))

@@ -1,4 +1,4 @@
-"""How long work takes on a device, without waiting for it: the host goes on and asks when it needs to know."""
+"""Timing of work on a device without a wait: the host launches more and reads the result later."""
 
 import time
 
@@ -6,23 +6,23 @@ import torch
 
 
 class Stopwatch:
-    """Runs from its making to `stop`, in the order in which the device works."""
+    """Device time between the construction and `stop`."""
 
     def __init__(self, device: torch.device) -> None:
-        self._started = Mark(device)
+        self._started = DeviceTime(device)
         self._stopped = self._started
         self._device = device
 
     def stop(self) -> None:
-        self._stopped = Mark(self._device)
+        self._stopped = DeviceTime(self._device)
 
     def seconds(self) -> float:
-        """Waits until the device is there."""
+        """Waits until the device has reached `stop`, and returns the seconds."""
         return self._stopped.since(self._started)
 
 
-class Mark:
-    """A place in the device's queue; on the CPU, which queues nothing, a time."""
+class DeviceTime:
+    """Time at which a device finishes the work launched so far: a CUDA event, or the present time on the CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._time = time.monotonic()
@@ -30,7 +30,8 @@ class Mark:
         if self._event is not None:
             self._event.record(torch.cuda.current_stream(device))
 
-    def since(self, earlier: "Mark") -> float:
+    def since(self, earlier: "DeviceTime") -> float:
+        """Seconds after `earlier`."""
         if self._event is None or earlier._event is None:
             return self._time - earlier._time
         self._event.synchronize()

@@ -1,4 +1,4 @@
-"""Runs every phase once before the first request: code is loaded, memory is laid out, and the costs are measured."""
+"""Warm-up: runs every phase before the first request to load code, allocate memory and measure the costs."""
 
 import time
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from .image_task import ImageTask
 from .runner import ModelRunner
 
 CPU_SIDE = 256
-"""Largest side on the CPU, where a step of 1024 px takes seconds."""
+"""Largest side in pixels on the CPU, where a step of 1024 px takes seconds."""
 RUNS = 4
-"""Of each phase. Costs that a busy moment makes too high refuse requests until steps have corrected them."""
+"""Runs per phase. Costs measured too high on a busy machine refuse requests until steps have corrected them."""
 
 
 def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
-    """Draws an image of the model's side and one of half of it, guided, and steps a small one without guidance."""
+    """Runs a guided image of the default side and one of half of it, and a step of a small one without guidance."""
     side = min(model.default_size[0], CPU_SIDE) if runner.device.type == "cpu" else model.default_size[0]
     large, small = (warmup_task(model, prompt, part) for prompt, part in (("a cat", side), ("a dog", side // 2)))
     encodes = [seconds_of(partial(runner.encode, (task,)), runner) for task in (large, small)]
@@ -25,12 +25,12 @@ def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
         steps.append((task.tokens, fastest(partial(runner.denoise, (task,)), runner)))
         task.step = task.params.num_inference_steps
         decodes.append((task.pixels, fastest(partial(decode, runner, task), runner)))
-    run_alone(runner, model, side // 2)
+    run_unguided(runner, model, side // 2)
     return CostModel(encodes[-1], *fit_line(steps), *fit_line(decodes))
 
 
-def run_alone(runner: ModelRunner, model: ModelInfo, side: int) -> None:
-    """A step without a second branch launches other forms of some kernels, which are compiled on their first use."""
+def run_unguided(runner: ModelRunner, model: ModelInfo, side: int) -> None:
+    """Runs a step without a second branch: it launches other variants of some kernels, compiled on first use."""
     task = warmup_task(model, "a cat", side, guidance=1.0)
     runner.encode((task,))
     runner.denoise((task,))
@@ -38,6 +38,7 @@ def run_alone(runner: ModelRunner, model: ModelInfo, side: int) -> None:
 
 
 def warmup_task(model: ModelInfo, prompt: str, side: int, guidance: float | None = None) -> ImageTask:
+    """Square image of about `side` pixels, on the model's size grid."""
     side = max(1, side // model.size_multiple) * model.size_multiple
     scale = model.default_guidance if guidance is None else guidance
     params = GenerationParams(prompt, side, side, model.default_steps, scale, seed=0)
@@ -49,11 +50,12 @@ def decode(runner: ModelRunner, task: ImageTask) -> None:
 
 
 def fastest(run: Callable[[], object], runner: ModelRunner) -> float:
-    """The best of a few runs: the first may load code, and others may use the machine meanwhile."""
+    """Seconds of the fastest of `RUNS` runs: the first may load code, and other programs may use the machine."""
     return min(seconds_of(run, runner) for _ in range(RUNS))
 
 
 def seconds_of(run: Callable[[], object], runner: ModelRunner) -> float:
+    """Seconds of one run on the device."""
     started = time.monotonic()
     run()
     runner.synchronize()

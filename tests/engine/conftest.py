@@ -1,4 +1,4 @@
-"""Checkpoints of every family and diffusers' pipelines on them, made once per session."""
+"""Fixtures: checkpoints of every model family and diffusers' pipelines on them, created once per session."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,9 +15,9 @@ from .worker.host_reads import HostReads
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Models this small lose more to the hand-over between threads than they gain: seven times slower on two cores.
+    """Small models lose more to thread synchronization than they gain: seven times slower on two cores.
 
-    The same for engine processes, of which several share the cores in some tests.
+    Engine processes inherit the setting, since several share the cores in some tests.
     """
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Family name to its folder in diffusers layout. Not to be written to."""
+    """Folder of a family's checkpoint in diffusers layout, by name. Tests must not write to it."""
 
     @cache
     def write(name: str) -> Path:
@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 @pytest.fixture(scope="session")
 def reference(checkpoint: Callable[[str], Path]) -> Callable[[str], SanaPipeline | SanaSprintPipeline]:
-    """Family name to diffusers' pipeline on its checkpoint, in fp32."""
+    """Diffusers' pipeline on a family's checkpoint, by name, in fp32."""
 
     @cache
     def load(name: str) -> SanaPipeline | SanaSprintPipeline:
@@ -50,9 +50,10 @@ def reference(checkpoint: Callable[[str], Path]) -> Callable[[str], SanaPipeline
 
 @pytest.fixture
 def host_reads() -> HostReads:
+    """Recorder of host reads, tried on one that it must find."""
     mode = HostReads()
     with mode:
-        assert torch.ones(1).item() == 1  # it sees what it should
+        assert torch.ones(1).item() == 1  # a read that must be found
     assert mode.found == ["aten._local_scalar_dense.default"]
     mode.found.clear()
     return mode

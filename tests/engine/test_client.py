@@ -1,4 +1,4 @@
-"""The client with real engine processes: what is admitted, cancelled, expired, and survives."""
+"""EngineClient with real engine processes: admission, cancellation, deadlines, crashes and shutdown."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ SECONDS = 60.0
 
 
 def run(config: EngineConfig, scenario: Callable[[EngineClient], Awaitable[None]], in_process: bool = False) -> None:
-    """Runs a scenario against a fresh engine."""
+    """Runs a scenario against a new engine."""
 
     async def main() -> None:
         client = EngineClient(config, in_process=in_process)
@@ -64,7 +64,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_step_callback_that_fails_costs_no_request(
+def test_step_callback_error_logged_request_finishes(
     checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(report: StepReport) -> None:
@@ -84,7 +84,7 @@ def test_a_step_callback_that_fails_costs_no_request(
 
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["processes", "threads"])
-def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[str], Path]) -> None:
+def test_client_lifecycle(in_process: bool, checkpoint: Callable[[str], Path]) -> None:
     config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu", max_queue_seconds=0.5)
 
     async def scenario(client: EngineClient) -> None:
@@ -102,12 +102,12 @@ def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[
         for events in endless:
             await first_steps(events)
         assert client.stats().running_images == 2
-        with pytest.raises(QueueFull, match=r"this server queues 0\.5 s") as full:
+        with pytest.raises(QueueFull, match=r"the limit is 0\.5 s") as full:
             await anext(client.generate(ENDLESS))
         assert 0 < full.value.retry_after <= client.stats().queue_seconds + 1
-        with pytest.raises(InvalidParams, match="is being drawn already"):
+        with pytest.raises(InvalidParams, match="is in use by a running request"):
             await anext(client.generate(PARAMS, "second"))
-        await endless[0].aclose()  # closing the events cancels within a step
+        await endless[0].aclose()  # closing the generator cancels within a step
         assert client.abort("second")
         assert not client.abort("second")
         with pytest.raises(RequestCancelled):
@@ -120,7 +120,7 @@ def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[
         assert stats.wasted_seconds > 0
         assert min(stats.memory_bytes) > 2**20
 
-        endless[0] = client.generate(ENDLESS)  # stopping fails what is running
+        endless[0] = client.generate(ENDLESS)  # stopping fails running requests
         await first_steps(endless[0])
         await client.stop()
         with pytest.raises(EngineUnavailable, match="stopping"):
@@ -129,15 +129,15 @@ def test_a_day_in_the_life_of_an_engine(in_process: bool, checkpoint: Callable[[
     run(config, scenario, in_process)
 
 
-def test_deadlines_end_requests_or_refuse_them_early(checkpoint: Callable[[str], Path]) -> None:
+def test_deadline_refuses_early_or_ends_request(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         with pytest.raises(DeadlineExceeded, match=r"its timeout is 0\.01 s"):
             await anext(client.generate(replace(ENDLESS, timeout=0.01)))
         started = time.monotonic()
         events = client.generate(replace(PARAMS, num_inference_steps=100, timeout=5.0))
         await first_steps(events)
-        os.kill(client.pids[0], signal.SIGSTOP)  # which no cost model foresees
-        with pytest.raises(DeadlineExceeded, match="not done within"):
+        os.kill(client.pids[0], signal.SIGSTOP)  # a delay that no cost model predicts
+        with pytest.raises(DeadlineExceeded, match="did not finish within"):
             await first_steps(events, 1000)
         assert 4 < time.monotonic() - started < 9
         os.kill(client.pids[0], signal.SIGCONT)
@@ -148,9 +148,9 @@ def test_deadlines_end_requests_or_refuse_them_early(checkpoint: Callable[[str],
     run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "hang"])
-def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
-    blow: signal.Signals, checkpoint: Callable[[str], Path]
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "hang"])
+def test_dead_or_hung_process_replaced_images_identical(
+    number: signal.Signals, checkpoint: Callable[[str], Path]
 ) -> None:
     requests = [replace(PARAMS, seed=seed, num_inference_steps=30, n=2) for seed in (0, 10, 20)]
 
@@ -158,23 +158,23 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
         undisturbed = await asyncio.gather(*(finished(client.generate(params)) for params in requests))
         streams: list[list[Event]] = [[] for _ in requests]
 
-        async def draw(index: int) -> None:
+        async def collect(index: int) -> None:
             async for event in client.generate(requests[index]):
                 streams[index].append(event)
 
-        drawing = asyncio.gather(*map(draw, range(3)))
+        collecting = asyncio.gather(*map(collect, range(3)))
         await until(lambda: sum(isinstance(event, Progress) for event in streams[0]) > 4)
-        os.kill(client.pids[0], blow)
+        os.kill(client.pids[0], number)
         await until(lambda: not client.ready)
-        late = asyncio.create_task(finished(client.generate(PARAMS)))  # taken while there is no process
-        await drawing
+        late = asyncio.create_task(finished(client.generate(PARAMS)))  # accepted while there is no process
+        await collecting
         assert len(await late) == 1
         for stream, expected in zip(streams, undisturbed, strict=True):
             images = {event.image_index: event.image for event in stream if isinstance(event, Finished)}
             assert images == {event.image_index: event.image for event in expected}
-            told = [type(event).__name__ for event in stream]
-            assert told.count("Started") == 1
-            assert told.count("Finished") == 2
+            names = [type(event).__name__ for event in stream]
+            assert names.count("Started") == 1
+            assert names.count("Finished") == 2
             steps = [event.step for event in stream if isinstance(event, Progress) and event.image_index == 0]
             assert steps == list(range(1, 31))
         stats = client.stats()
@@ -189,9 +189,7 @@ def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_is_lost(
     )
 
 
-def test_numbers_that_overflow_are_noticed_at_the_first_preview(
-    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overflow_found_at_first_preview(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def overflow(*args: object) -> tuple[object, ...]:
         return tuple(part * float("nan") for part in step(*args))
 
@@ -202,19 +200,19 @@ def test_numbers_that_overflow_are_noticed_at_the_first_preview(
         monkeypatch.setattr("engine.worker.pack.guided_step", overflow)  # after the warm-up
         steps = []
 
-        async def draw() -> None:
+        async def collect() -> None:
             async for event in client.generate(params):
                 steps.append(event.step if isinstance(event, Progress) else 0)
 
         with pytest.raises(GenerationFailed, match="overflowed in float32"):
-            await draw()
+            await collect()
         assert 25 <= max(steps) < 100
         assert client.queued_images == 0
 
     run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), scenario, in_process=True)
 
 
-def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable[[str], Path]) -> None:
+def test_drain_finishes_in_grace_then_fails_rest(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         short = asyncio.create_task(finished(client.generate(replace(PARAMS, num_inference_steps=10))))
         endless = client.generate(replace(ENDLESS, width=2048, height=2048))
@@ -233,7 +231,7 @@ def test_draining_finishes_what_it_can_and_refuses_the_rest(checkpoint: Callable
     run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", max_queue_seconds=3600), scenario)
 
 
-def test_every_step_is_reported(checkpoint: Callable[[str], Path]) -> None:
+def test_step_reports_cover_all_phases(checkpoint: Callable[[str], Path]) -> None:
     async def main() -> list[StepReport]:
         reports: list[StepReport] = []
         client = EngineClient(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu"), reports.append, True)
@@ -251,21 +249,21 @@ def test_every_step_is_reported(checkpoint: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "error", "told"),
+    ("config", "error", "message"),
     [
         (EngineConfig(model="no-such-model"), CheckpointError, "there is no model 'no-such-model'"),
         (EngineConfig(device="cpu,cuda:99"), SanaError, "cuda:99"),
     ],
 )
-def test_what_cannot_start_says_why(config: EngineConfig, error: type[SanaError], told: str) -> None:
+def test_start_failure_names_reason(config: EngineConfig, error: type[SanaError], message: str) -> None:
     client = EngineClient(config)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         asyncio.run(client.start())
     assert not client.ready
 
 
-@pytest.mark.parametrize("moment", ["loading", "drawing"])
-def test_an_engine_process_ends_with_its_parent(moment: str, checkpoint: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("moment", ["loading", "generating"])
+def test_engine_process_ends_with_parent(moment: str, checkpoint: Callable[[str], Path]) -> None:
     program = f"""
 import asyncio, multiprocessing
 from engine import EngineClient, EngineConfig, GenerationParams
@@ -273,7 +271,7 @@ async def main():
     client = EngineClient(EngineConfig(model={str(checkpoint("sana-1.5"))!r}, device="cpu"))
     starting = asyncio.create_task(client.start())
     while not multiprocessing.active_children(): await asyncio.sleep(0.01)
-    if {moment!r} == "drawing":
+    if {moment!r} == "generating":
         await starting
         await anext(client.generate(GenerationParams("a cat", 512, 512, 100, 4.5, seed=1)))
     print(*client.pids, flush=True)
@@ -288,10 +286,10 @@ asyncio.run(main())
     parent.stdout.close()
     end = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        assert time.monotonic() < end, "it is still there"
+        assert time.monotonic() < end, "the engine process is still running"
         time.sleep(0.05)
 
 
-def test_the_client_never_imports_torch() -> None:
+def test_client_import_without_torch() -> None:
     code = "import engine, sys; sys.exit('torch' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0

@@ -1,4 +1,4 @@
-"""The embedded checkpoint: diffusers draws the same pictures from it, and bf16 those of fp32."""
+"""The embedded demo checkpoint against diffusers, and bf16 against fp32."""
 
 from pathlib import Path
 
@@ -23,20 +23,20 @@ REQUESTS = [
 
 @pytest.fixture(scope="module")
 def full() -> list[np.ndarray]:
-    return Engine("demo", "float32").draw(REQUESTS)
+    return Engine("demo", "float32").generate(REQUESTS)
 
 
-def test_diffusers_draws_the_same_pictures(full: list[np.ndarray]) -> None:
+def test_demo_images_match_diffusers(full: list[np.ndarray]) -> None:
     pipeline = load_reference(DEMO, sprint=False)
-    for params, drawn in zip(REQUESTS, full, strict=True):
-        assert psnr(drawn, draw_reference(pipeline, params)) >= MIN_REFERENCE_PSNR
+    for params, images in zip(REQUESTS, full, strict=True):
+        assert psnr(images, draw_reference(pipeline, params)) >= MIN_REFERENCE_PSNR
 
 
-def test_bf16_draws_the_picture_of_fp32(full: list[np.ndarray]) -> None:
-    for expected, drawn in zip(full, Engine("demo", "bfloat16").draw(REQUESTS), strict=True):
+def test_demo_bfloat16_matches_float32(full: list[np.ndarray]) -> None:
+    for expected, images in zip(full, Engine("demo", "bfloat16").generate(REQUESTS), strict=True):
         assert np.std(expected) > 10
-        assert psnr(drawn, expected) >= MIN_PSNR
+        assert psnr(images, expected) >= MIN_PSNR
 
 
-def test_it_is_small() -> None:
+def test_demo_checkpoint_below_25_mb() -> None:
     assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) < 25_000_000

@@ -1,4 +1,4 @@
-"""What else can go wrong between the client and an engine process: no request may wait for one that is gone."""
+"""Failures between the client and an engine process: no request may wait for a process that has ended."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine import EngineClient, EngineConfig, EngineUnavailable, Finished, GenerationParams, StepReport
-from engine.messages import Order, Report
+from engine.messages import Command, Report
 from engine.replica import Replica
 from engine.request import Request
 from engine.worker.main import run_worker, serve
@@ -23,7 +23,10 @@ MARK = "SANA_TEST_MARK"
 
 
 class GarblingPipe:
-    """Says one thing nobody understands, once: the file that the environment names is there afterwards."""
+    """Pipe that sends one bad message before the first step report, and records that in a file.
+
+    The file, named by the environment, keeps the next process from sending another.
+    """
 
     def __init__(self, pipe: Connection, garble: Callable[[Connection], None]) -> None:
         self.pipe, self.garble, self.mark = pipe, garble, Path(os.environ[MARK])
@@ -34,7 +37,7 @@ class GarblingPipe:
             self.garble(self.pipe)
         self.pipe.send(report)
 
-    def recv(self) -> Order:
+    def recv(self) -> Command:
         return self.pipe.recv()
 
     def close(self) -> None:
@@ -66,19 +69,19 @@ def config(checkpoint: Callable[[str], Path]) -> EngineConfig:
     return EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", exact=True)
 
 
-async def draw(client: EngineClient, params: GenerationParams = PARAMS) -> list[Finished]:
-    return [event async for event in client.generate(params, "r") if isinstance(event, Finished)]
+async def finished(client: EngineClient) -> list[Finished]:
+    return [event async for event in client.generate(PARAMS, "r") if isinstance(event, Finished)]
 
 
 @pytest.mark.parametrize(
     ("target", "worker", "message"),
     [
-        ("run_worker", unreadable_process, "sana-engine-0 sent what cannot be read"),
-        ("serve", unreadable_thread, "sana-engine-0 sent what cannot be read"),
-        ("run_worker", unexpected_process, "a report of sana-engine-0 was not received"),
+        ("run_worker", unreadable_process, "sana-engine-0 sent an undecodable message"),
+        ("serve", unreadable_thread, "sana-engine-0 sent an undecodable message"),
+        ("run_worker", unexpected_process, "sana-engine-0 sent a report that could not be handled"),
     ],
 )
-def test_a_process_that_cannot_be_understood_is_replaced_and_its_work_done_again(
+def test_bad_message_replaces_process_and_retries(
     target: str,
     worker: Callable[..., None],
     message: str,
@@ -94,9 +97,9 @@ def test_a_process_that_cannot_be_understood_is_replaced_and_its_work_done_again
         client = EngineClient(config, in_process=target == "serve")
         await client.start()
         try:
-            first = await asyncio.wait_for(draw(client), SECONDS)
+            first = await asyncio.wait_for(finished(client), SECONDS)
             assert client.stats().restarts == client.stats().retries == 1
-            again = await asyncio.wait_for(draw(client), SECONDS)
+            again = await asyncio.wait_for(finished(client), SECONDS)
             assert [event.image for event in first] == [event.image for event in again]
         finally:
             await client.stop()
@@ -105,7 +108,7 @@ def test_a_process_that_cannot_be_understood_is_replaced_and_its_work_done_again
     assert caplog.text.count(message) == 1
 
 
-def test_a_process_that_cannot_be_started_is_said_at_once_and_tried_again_later(
+def test_process_start_failure_raised_then_retried(
     config: EngineConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     start, failures = SpawnProcess.start, iter([True, False, True, False])
@@ -118,7 +121,7 @@ def test_a_process_that_cannot_be_started_is_said_at_once_and_tried_again_later(
     monkeypatch.setattr(SpawnProcess, "start", start_or_fail)
 
     async def main() -> None:
-        with pytest.raises(EngineUnavailable, match="see its log"):
+        with pytest.raises(EngineUnavailable, match="exited during start-up; see its log"):
             await asyncio.wait_for(EngineClient(config).start(), SECONDS)
         client = EngineClient(config)
         await client.start()
@@ -132,12 +135,10 @@ def test_a_process_that_cannot_be_started_is_said_at_once_and_tried_again_later(
             await client.stop()
 
     asyncio.run(main())
-    assert caplog.text.count("could not be run") == 2
+    assert caplog.text.count("could not be started") == 2
 
 
-def test_what_waited_stays_where_it_was_when_it_cannot_move(
-    config: EngineConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_orphan_without_other_replica_waits(config: EngineConfig, caplog: pytest.LogCaptureFixture) -> None:
     def nowhere(request: Request) -> None:
         raise EngineUnavailable("the engine is not running")
 
@@ -150,7 +151,7 @@ def test_what_waited_stays_where_it_was_when_it_cannot_move(
         ]
         for request in requests:
             replica.add(request)
-        await requests[0].events.get()  # begun; with `exact` the last is not
+        await requests[0].events.get()  # started; with `exact` the last one has not
         assert replica.process is not None
         replica.process.kill()
         for request in requests:
@@ -161,4 +162,4 @@ def test_what_waited_stays_where_it_was_when_it_cannot_move(
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(main())
-    assert caplog.text.count("after the end of engine process 0") == 1
+    assert caplog.text.count("requests of process 0 could not be moved") == 1

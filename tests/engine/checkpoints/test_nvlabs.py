@@ -72,7 +72,7 @@ def test_the_picture_of_a_pth(
     beside: Callable[[str], Path], reference: Callable[[str], SanaPipeline | SanaSprintPipeline]
 ) -> None:
     params = GenerationParams("a cat", 96, 64, 4, 4.5, seed=3)
-    (ours,) = Engine(beside("sana-1.5")).draw([params])
+    (ours,) = Engine(beside("sana-1.5")).generate([params])
     assert psnr(ours[0], draw_reference(reference("sana-1.5"), params)[0]) >= 55
 
 

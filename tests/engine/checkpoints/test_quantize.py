@@ -20,7 +20,7 @@ MIN_PSNR = 28.0
 
 
 def test_fp8_draws_the_picture_of_fp32() -> None:
-    full, eight = Engine("demo").draw(REQUESTS), Engine("demo", quantization="fp8").draw(REQUESTS)
+    full, eight = Engine("demo").generate(REQUESTS), Engine("demo", quantization="fp8").generate(REQUESTS)
     for expected, drawn in zip(full, eight, strict=True):
         assert np.std(expected) > 10
         assert MIN_PSNR <= psnr(drawn, expected) < 80  # above, nothing would have been quantized

@@ -1,4 +1,4 @@
-"""Finds what no CUDA graph can hold."""
+"""Recorder of operations that a CUDA graph cannot contain."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class HostReads(TorchDispatchMode):
-    """What makes a host wait for its device, or a device for values of the host: no graph can hold it."""
+    """Records operations that make the host wait for the device, or the device for values of the host."""
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "item", "unique", "equal.default")
 

@@ -1,4 +1,4 @@
-"""Pictures from an EngineCore in this process."""
+"""Images from an EngineCore in this process."""
 
 import io
 import queue
@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 60.0
 
 
 class Engine:
-    """An engine core and what it has emitted, in `emitted`, since `draw` was last called."""
+    """An engine core, and in `emitted` its events and reports since the last `generate`."""
 
     def __init__(
         self, model: Path | str = "demo", dtype: str = "float32", device: str = "cpu", **settings: Any
@@ -26,16 +26,16 @@ class Engine:
         self.emitted: list[Event | StepReport] = []
         self.core = EngineCore(EngineConfig(model=str(model), device=device, dtype=dtype, **settings), self.events.put)
 
-    def draw(self, requests: Sequence[GenerationParams]) -> list[np.ndarray]:
-        """All requests at once: of each, pixels uint8 [n, H, W, 3]."""
-        files = self.draw_files(requests)
+    def generate(self, requests: Sequence[GenerationParams]) -> list[np.ndarray]:
+        """Runs all requests at once and returns the pixels of each, uint8 [n, H, W, 3]."""
+        files = self.generate_files(requests)
         return [
             np.stack([np.asarray(Image.open(io.BytesIO(files[i, k]))) for k in range(params.n)])
             for i, params in enumerate(requests)
         ]
 
-    def draw_files(self, requests: Sequence[GenerationParams]) -> dict[tuple[int, int], bytes]:
-        """All requests at once: the file of image k of request i."""
+    def generate_files(self, requests: Sequence[GenerationParams]) -> dict[tuple[int, int], bytes]:
+        """Runs all requests at once and returns the file of image k of request i as [i, k]."""
         self.emitted.clear()
         for i, params in enumerate(requests):
             self.core.submit(Submit(str(i), params))
@@ -47,7 +47,7 @@ class Engine:
         return files
 
     def run(self, outcomes: int) -> list[Finished | Failed]:
-        """Steps until nothing is left; the images and failures there were, of which it awaits so many."""
+        """Steps until the core is idle, and returns `outcomes` finished or failed events, waiting for them."""
         while self.core.busy:
             self.core.step()
         ended: list[Finished | Failed] = []

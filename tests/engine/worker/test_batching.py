@@ -1,4 +1,4 @@
-"""Images do not depend on who shares their batch: a mix that agrees in nothing, against each request alone."""
+"""Images do not depend on the batch: requests that differ in every parameter, together and alone."""
 
 import io
 from dataclasses import replace
@@ -37,7 +37,7 @@ def pixels(image: bytes) -> np.ndarray:
 
 
 def previews_of(engine: Engine, count: int) -> list[Preview]:
-    """What was told of the last drawing; the encoder threads may still have the last of them."""
+    """Previews since the last `generate`, waiting for those that are still in the encoder threads."""
     while len(previews := [event for event in engine.emitted if isinstance(event, Preview)]) < count:
         engine.emitted.append(engine.events.get(timeout=60))
     return previews
@@ -48,46 +48,44 @@ def images_of_steps(engine: Engine) -> list[int]:
 
 
 @pytest.mark.usefixtures("threads")
-def test_an_image_is_the_same_to_the_last_byte_in_company_and_alone(engine: Engine) -> None:
-    """Few rows and many, one shape and several, texts of one length and of many, with and without guidance."""
+def test_image_bytes_independent_of_batch(engine: Engine) -> None:
+    """Covers few tokens and many, equal and mixed shapes and text lengths, with and without guidance."""
     requests = [*MIX, *TINY]
-    together = engine.draw_files(requests)
+    together = engine.generate_files(requests)
     assert max(images_of_steps(engine)) > 8
     for i, params in enumerate(requests):
-        alone = engine.draw_files([params])
+        alone = engine.generate_files([params])
         for k in range(params.n):
             assert together[i, k] == alone[0, k], f"image {k} of {params}"
 
 
-def test_exact_mode_shares_no_forward_and_draws_the_same() -> None:
+def test_exact_mode_one_image_per_forward_same_bytes() -> None:
     exact = Engine(exact=True)
-    together = exact.draw_files(MIX)
+    together = exact.generate_files(MIX)
     assert set(images_of_steps(exact)) == {1}
     for i, params in enumerate(MIX):
-        assert exact.draw_files([params]) == {(0, k): together[i, k] for k in range(params.n)}
+        assert exact.generate_files([params]) == {(0, k): together[i, k] for k in range(params.n)}
 
 
-def test_previews_come_on_the_way_in_the_format_asked_for_and_change_nothing(engine: Engine) -> None:
+def test_previews_in_requested_format_image_unchanged(engine: Engine) -> None:
     plain = replace(MIX[0], n=1, num_inference_steps=8)
-    expected = engine.draw_files([plain])
-    drawn = engine.draw_files([replace(plain, partial_images=3)])
-    assert drawn == expected
+    expected = engine.generate_files([plain])
+    files = engine.generate_files([replace(plain, partial_images=3)])
+    assert files == expected
     previews = previews_of(engine, 3)
     assert sorted(preview.preview_index for preview in previews) == [0, 1, 2]
     errors = [
-        np.abs(pixels(p.image) - pixels(drawn[0, 0])).mean() for p in sorted(previews, key=lambda p: p.preview_index)
+        np.abs(pixels(p.image) - pixels(files[0, 0])).mean() for p in sorted(previews, key=lambda p: p.preview_index)
     ]
     assert errors[0] > errors[2] > 0
-    few = engine.draw_files([replace(plain, num_inference_steps=2, partial_images=3, output_format="webp")])
+    few = engine.generate_files([replace(plain, num_inference_steps=2, partial_images=3, output_format="webp")])
     assert Image.open(io.BytesIO(few[0, 0])).format == "WEBP"
     (preview,) = previews_of(engine, 1)
     assert Image.open(io.BytesIO(preview.image)).format == "WEBP"
 
 
-def test_too_little_memory_means_smaller_packs_and_then_one_clear_error(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The allocator refuses what is above a limit, as a full device does."""
+def test_out_of_memory_shrinks_batches_then_fails_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulates a full device: allocations above a limit raise."""
     forward, decode = engine.core.runner.models.transformer.forward, engine.core.runner.models.decoder.shallow
     limit, refusals = 60, iter([True])
 
@@ -101,11 +99,11 @@ def test_too_little_memory_means_smaller_packs_and_then_one_clear_error(
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
         return decode(x)
 
-    expected = engine.draw_files(MIX[:2])
+    expected = engine.generate_files(MIX[:2])
     with monkeypatch.context() as patch:
         patch.setattr(engine.core.runner.models.transformer, "forward", small_forward)
         patch.setattr(engine.core.runner.models.decoder, "shallow", small_decode)
-        assert len(engine.draw_files(MIX[:2])) == len(expected)
+        assert len(engine.generate_files(MIX[:2])) == len(expected)
         assert engine.core.scheduler.token_budget <= limit
         assert engine.core.runner.decoder.band_elements < BAND_ELEMENTS
         engine.core.submit(Submit("huge", GenerationParams("a cat", 512, 512, 2, 4.5, seed=0)))
@@ -115,7 +113,7 @@ def test_too_little_memory_means_smaller_packs_and_then_one_clear_error(
         assert "ran out of memory" in str(failed.error)
 
 
-def test_a_lost_device_is_told_from_a_full_one() -> None:
+def test_fatal_error_differs_from_out_of_memory() -> None:
     assert is_fatal(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not is_fatal(torch.OutOfMemoryError("CUDA out of memory. CUDA error: out of memory"))
     assert not is_fatal(ValueError("anything else"))

@@ -1,4 +1,4 @@
-"""The loop with a real model: what is told, in which order, and what a fault leaves behind."""
+"""The engine's loop with a real model: order of events, cancellation, and recovery from faults."""
 
 import time
 from collections.abc import Callable
@@ -25,13 +25,13 @@ def engine(checkpoint: Callable[[str], Path]) -> Engine:
 
 
 def events_of(engine: Engine, outcomes: int = 1) -> list[Event]:
-    """Runs until nothing is left and that many images or failures were told: all that was, steps' reports excepted."""
+    """Runs until the core is idle and `outcomes` images have finished or failed, and returns all events."""
     engine.emitted.clear()
     engine.run(outcomes)
     return [event for event in engine.emitted if isinstance(event, Event)]
 
 
-def test_a_request_is_told_from_start_to_finish(engine: Engine) -> None:
+def test_request_events_in_order(engine: Engine) -> None:
     engine.core.submit(Submit("r", PARAMS))
     emitted = events_of(engine)
     assert [type(event).__name__ for event in emitted] == ["Started", *["Progress"] * 3, "Finished"]
@@ -43,9 +43,7 @@ def test_a_request_is_told_from_start_to_finish(engine: Engine) -> None:
     assert finished.timings.decode > 0
 
 
-def test_a_preview_is_told_before_its_image_however_long_it_takes(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_preview_sent_before_its_image(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = iter((0.5, 0.3, 0))
 
     def encode_image(*decoded_image: Any) -> bytes:
@@ -54,11 +52,11 @@ def test_a_preview_is_told_before_its_image_however_long_it_takes(
 
     monkeypatch.setattr("engine.worker.core.encode_image", encode_image)
     engine.core.submit(Submit("r", replace(PARAMS, partial_images=2)))
-    pictures = [event for event in events_of(engine) if isinstance(event, Preview | Finished)]
-    assert [type(event).__name__ for event in pictures] == ["Preview", "Preview", "Finished"]
+    images = [event for event in events_of(engine) if isinstance(event, Preview | Finished)]
+    assert [type(event).__name__ for event in images] == ["Preview", "Preview", "Finished"]
 
 
-def test_a_request_that_joins_late_and_is_short_finishes_first(engine: Engine) -> None:
+def test_short_late_request_finishes_first(engine: Engine) -> None:
     engine.core.submit(Submit("long", GenerationParams("a cat", 64, 64, 8, 4.5, seed=1)))
     for _ in range(3):
         engine.core.step()
@@ -67,7 +65,7 @@ def test_a_request_that_joins_late_and_is_short_finishes_first(engine: Engine) -
     assert emitted == ["short", "long"]
 
 
-def test_a_cancelled_request_is_forgotten_and_the_others_go_on(engine: Engine) -> None:
+def test_cancelled_request_sends_nothing_more(engine: Engine) -> None:
     engine.core.submit(Submit("kept", PARAMS))
     engine.core.submit(Submit("dropped", GenerationParams("a dog", 64, 64, 50, 4.5, seed=2, n=2)))
     for _ in range(3):
@@ -78,13 +76,13 @@ def test_a_cancelled_request_is_forgotten_and_the_others_go_on(engine: Engine) -
     assert not [event for event in emitted if isinstance(event, Failed)]
 
 
-def test_what_cannot_be_served_is_refused_before_it_is_queued(engine: Engine) -> None:
+def test_invalid_request_not_queued(engine: Engine) -> None:
     with pytest.raises(InvalidParams):
         engine.core.submit(Submit("r", GenerationParams("a cat", 100, 64, 3, 4.5, seed=1)))
     assert not engine.core.busy
 
 
-def test_numbers_that_overflow_fail_the_request_and_nothing_else(engine: Engine) -> None:
+def test_overflow_fails_only_its_request(engine: Engine) -> None:
     engine.core.submit(Submit("broken", PARAMS))
     engine.core.submit(Submit("whole", PARAMS))
     engine.core.step()  # encode
@@ -99,9 +97,7 @@ def test_numbers_that_overflow_fail_the_request_and_nothing_else(engine: Engine)
     assert [event.request_id for event in emitted if isinstance(event, Finished)] == ["whole"]
 
 
-def test_a_fault_on_the_device_fails_its_batch_and_the_engine_lives(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_fails_request_engine_continues(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(tasks: tuple[ImageTask, ...]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more lines")
 

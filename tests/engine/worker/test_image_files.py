@@ -1,4 +1,4 @@
-"""Pixels to PNG and back."""
+"""Image files, decoded again."""
 
 import io
 
@@ -11,7 +11,7 @@ from engine.worker.image_files import encode_image
 
 
 @pytest.mark.parametrize("shape", [(32, 64, 3), (96, 32, 3)])
-def test_a_png_keeps_every_pixel_and_says_how_it_was_made(shape: tuple[int, int, int]) -> None:
+def test_png_keeps_pixels_and_parameters(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     params = GenerationParams("猫 & <b>", shape[1], shape[0], 20, 4.5, seed=2**40, negative_prompt="blurry")
     image = Image.open(io.BytesIO(encode_image(pixels, params, seed=2**40 + 1, model="m")))

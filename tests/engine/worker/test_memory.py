@@ -1,4 +1,4 @@
-"""Peak host memory while a checkpoint is loaded, in a process of its own."""
+"""Peak host memory of loading a checkpoint, in a separate process."""
 
 import os
 import subprocess
@@ -24,13 +24,13 @@ WIDTH_896 = dict(
 CHILD = """
 import os, sys, torch
 from pathlib import Path
-from engine.checkpoint import open_checkpoint
-from engine.loader import load_models, load_tokenizer
+from engine.checkpoints.diffusers import open_checkpoint
+from engine.checkpoints.loader import load_models, load_tokenizer
 def peak(): return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-torch.zeros(8).to(torch.bfloat16).sum()  # what torch and transformers allocate for themselves
+torch.zeros(8).to(torch.bfloat16).sum()  # first use of torch and transformers allocates too
 load_tokenizer(Path(sys.argv[1]) / "tokenizer")
 for name in sys.argv[2:]:
-    if os.fork():  # a memory of its own for each, without importing torch again
+    if os.fork():  # a separate process per dtype, without importing torch again
         assert os.wait()[1] == 0
         continue
     dtype, before = getattr(torch, name), peak()
@@ -38,7 +38,7 @@ for name in sys.argv[2:]:
     parts = [models.transformer, models.decoder, models.text_encoder]
     weights = [p for part in parts for p in part.parameters()]
     for weight in weights:
-        weight.view(-1)[::512].sum()  # touches every page: a mapped weight counts once it is used
+        weight.view(-1)[::512].sum()  # touches every page, because mapped pages count once used
     print(name, peak() - before, sum(weight.nbytes for weight in weights), flush=True)
     os._exit(0)
 """
@@ -46,7 +46,7 @@ for name in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def large_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """About 420 MB in bf16, and its bytes."""
+    """Folder of a checkpoint of about 420 MB in bf16, and the bytes of its weights."""
     folder = tmp_path_factory.mktemp("memory") / "large"
     tokenizer = gemma_tokenizer()
     text = Gemma2Config(vocab_size=20_000, hidden_size=1024, intermediate_size=3072, num_hidden_layers=2)
@@ -56,7 +56,7 @@ def large_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, in
 
 @pytest.fixture(scope="module")
 def grown(large_checkpoint: tuple[Path, int]) -> dict[str, tuple[int, int]]:
-    """Per dtype: bytes the process grew by at its peak, and bytes of the weights it holds."""
+    """(peak growth of the process, weights held) in bytes, by dtype."""
     command = [sys.executable, "-c", CHILD, str(large_checkpoint[0]), "bfloat16", "float32"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     child = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -65,10 +65,10 @@ def grown(large_checkpoint: tuple[Path, int]) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the high-water mark from /proc")
 @pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 1), ("float32", 2)])
-def test_loading_holds_little_more_than_the_weights(
+def test_loading_peak_close_to_weights(
     dtype: str, size: int, grown: dict[str, tuple[int, int]], large_checkpoint: tuple[Path, int]
 ) -> None:
-    """In the dtype of the file the weights stay mapped; in another, one tensor at a time is converted."""
+    """Weights in the dtype of the file stay mapped; for another dtype they are converted one tensor at a time."""
     peak, held = grown[dtype]
     assert held == size * large_checkpoint[1]
     assert held > 300e6

@@ -1,4 +1,4 @@
-"""Prompt to picture: our engine against diffusers on the same checkpoint, prompt and seed, in fp32 on the CPU."""
+"""Whole images against diffusers on the same checkpoint, prompt and seed, in fp32 on the CPU."""
 
 from collections.abc import Callable
 from functools import cache
@@ -59,31 +59,31 @@ def expected(
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
-def test_picture_equals_that_of_diffusers(
+def test_image_matches_diffusers(
     name: str, case: str, engine: Callable[[str], Engine], expected: Callable[[str, str], np.ndarray]
 ) -> None:
     params, theirs = params_of(name)[case], expected(name, case)
-    assert np.percentile(theirs, 95) - np.percentile(theirs, 5) > 80, "the picture is flat; parity would say little"
-    (ours,) = engine(name).draw([params])
+    assert np.percentile(theirs, 95) - np.percentile(theirs, 5) > 80, "a flat image proves no parity"
+    (ours,) = engine(name).generate([params])
     assert ours.shape == theirs.shape == (params.n, params.height, params.width, 3)
     assert min(psnr(a, b) for a, b in zip(ours, theirs, strict=True)) >= MIN_PSNR
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_requests_that_agree_in_nothing_share_their_forwards(
+def test_mixed_requests_in_one_batch_match_diffusers(
     name: str, engine: Callable[[str], Engine], expected: Callable[[str, str], np.ndarray]
 ) -> None:
-    """Every case at once: sizes, steps, guidance, texts and lengths are mixed in one pack."""
+    """Runs all cases at once: sizes, steps, guidance, texts and lengths are mixed in one batch."""
     cases = params_of(name)
-    for case, ours in zip(cases, engine(name).draw(list(cases.values())), strict=True):
+    for case, ours in zip(cases, engine(name).generate(list(cases.values())), strict=True):
         for image, theirs in zip(ours, expected(name, case), strict=True):
             assert psnr(image, theirs) >= MIN_PSNR, case
 
 
-def test_images_of_a_request_are_those_of_the_following_seeds(engine: Callable[[str], Engine]) -> None:
+def test_image_k_uses_seed_plus_k(engine: Callable[[str], Engine]) -> None:
     together = GenerationParams("a cat", 64, 64, 3, 4.5, seed=11, n=3)
     alone = [GenerationParams("a cat", 64, 64, 3, 4.5, seed=11 + k) for k in range(3)]
-    pictures = engine("sana-1.5").draw([together, *alone])
+    images = engine("sana-1.5").generate([together, *alone])
     for k in range(3):
-        assert psnr(pictures[0][k], pictures[1 + k][0]) >= MIN_PSNR
-    assert psnr(pictures[0][0], pictures[0][1]) < 25
+        assert psnr(images[0][k], images[1 + k][0]) >= MIN_PSNR
+    assert psnr(images[0][0], images[0][1]) < 25
