@@ -1,6 +1,7 @@
 """One engine process and the pipe to it, without blocking the event loop. Runs in a thread for scripts and tests."""
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import multiprocessing
@@ -81,18 +82,21 @@ class EngineProcess:
         if self._runner.is_alive():
             self.kill()
         await asyncio.to_thread(self._runner.join)
+        if isinstance(self._runner, SpawnProcess):
+            atexit.unregister(self._runner.kill)
         self._outbox.put(None)
 
     def _start(self) -> None:
-        # Ctrl-C reaches the whole process group, but only the parent may stop: the child inherits this mask
-        resource_tracker.ensure_running()  # else Process.start would start it, which unblocks the signal
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C and service managers signal all processes, but only the parent may stop: the child inherits this mask
+        resource_tracker.ensure_running()  # else Process.start would start it, which unblocks the signals
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._runner.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if isinstance(self._runner, SpawnProcess):
             self._child_pipe.close()
+            atexit.register(self._runner.kill)  # multiprocessing would send SIGTERM at exit, and wait for ever
         for work in (self._read, self._write):
             threading.Thread(target=work, args=(self._pipe,), name=f"{self._name}-pipe", daemon=True).start()
 

@@ -26,7 +26,8 @@ FAILED, ORPHANED = 1, 3
 
 def run_worker(config: EngineConfig, index: int, pipe: Connection) -> None:
     """Entry point of the process. Ends on Stop, and at once, even while loading, when the parent process has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole process group, but only the parent may stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole process group, but only the parent may stop
+        signal.signal(number, signal.SIG_IGN)
     configure_logs(config.log_level, config.log_format)
     try:
         serve(config, index, pipe, on_parent_exit=lambda: os._exit(ORPHANED))

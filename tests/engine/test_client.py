@@ -290,6 +290,40 @@ asyncio.run(main())
         time.sleep(0.05)
 
 
+def test_termination_of_process_group_finishes_accepted(checkpoint: Callable[[str], Path]) -> None:
+    """A service manager signals every process of the group; only the parent may act on it."""
+    program = f"""
+import asyncio, signal
+from engine import EngineClient, EngineConfig, Finished, GenerationParams
+async def main():
+    terminated = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    client = EngineClient(EngineConfig(model={str(checkpoint("sana-1.5"))!r}, device="cpu"))
+    await client.start()
+    events = client.generate(GenerationParams("a cat", 64, 64, 100, 4.5, seed=1))
+    await anext(events)
+    print("started", flush=True)
+    await terminated.wait()
+    await asyncio.sleep(0.2)
+    _, images = await asyncio.gather(client.drain(60), collect(events))
+    print(len(images), client.stats().restarts, flush=True)
+    await client.stop()
+async def collect(events):
+    return [event async for event in events if isinstance(event, Finished)]
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program]
+    parent = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "started\n"
+    os.killpg(parent.pid, signal.SIGTERM)
+    output, log = parent.communicate(timeout=SECONDS)
+    assert (output, parent.returncode) == ("1 0\n", 0)
+    assert "ERROR" not in log
+
+
 def test_client_import_without_torch() -> None:
     code = "import engine, sys; sys.exit('torch' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
