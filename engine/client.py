@@ -143,7 +143,7 @@ class EngineClient:
         steps = [replica.last_step for replica in self._replicas]
         running = [len(request.missing) for request in self._requests.values() if request.started]
         return EngineStats(
-            queue_seconds=min((replica.seconds_left for replica in self._replicas), default=0.0),
+            queue_seconds=max((replica.seconds_left for replica in self._replicas), default=0.0),
             queued_images=self.queued_images - sum(running),
             running_images=sum(running),
             rejected=dict(self._rejected),

@@ -80,7 +80,8 @@ class EngineCollector(Collector):
         stats = self.engine.stats()
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
         yield gauge("sana_ready", "1 while the engine draws.", value=self.engine.ready)
-        yield gauge("sana_queue_seconds", "Predicted until the accepted work is done.", value=stats.queue_seconds)
+        queue_help = "Predicted seconds until the busiest device has finished the work accepted so far."
+        yield gauge("sana_queue_seconds", queue_help, value=stats.queue_seconds)
         yield gauge("sana_queued_images", "Accepted, not begun.", value=stats.queued_images)
         yield gauge("sana_running_images", "On the device.", value=stats.running_images)
         rejected = counter("sana_rejected", "Requests refused, by reason.", labels=["reason"])

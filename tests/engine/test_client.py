@@ -129,6 +129,17 @@ def test_client_lifecycle(in_process: bool, checkpoint: Callable[[str], Path]) -
     run(config, scenario, in_process)
 
 
+def test_queue_seconds_of_busiest_device(checkpoint: Callable[[str], Path]) -> None:
+    async def scenario(client: EngineClient) -> None:
+        endless = client.generate(ENDLESS)  # one of the two devices stays idle
+        await first_steps(endless, 1)
+        assert client.stats().queue_seconds > 0
+        await endless.aclose()
+        assert client.stats().queue_seconds == 0
+
+    run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu"), scenario, in_process=True)
+
+
 def test_deadline_refuses_early_or_ends_request(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         with pytest.raises(DeadlineExceeded, match=r"its timeout is 0\.01 s"):
