@@ -1,7 +1,6 @@
-"""Activations by name, for references and inside kernels: the autoencoder's configuration names them.
+"""Activations by the names that the autoencoder's configuration uses, for references and inside kernels.
 
-silu(x) = x / (1 + exp(-x)). On token rows it has a reference of its own, in which a row does not depend on how many
-others there are, on the CPU.
+silu(x) = x / (1 + exp(-x)). It has its own CPU reference, in which a token's bits do not depend on the batch size.
 """
 
 import torch
@@ -10,53 +9,58 @@ import triton
 import triton.language as tl
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "relu6": F.relu6}
-SLICE = 2**15
-"""Elements below which torch gives a pointwise operation to one thread."""
-VECTOR = 64
-"""Elements of which a multiple needs no scalar instructions at its end, in any dtype and instruction set."""
+GRAIN_SIZE = 2**15
+"""Elements below which torch runs a pointwise operation on one thread (at::internal::GRAIN_SIZE)."""
+VECTOR_SIZE = 64
+"""Elements that are a multiple of the vector length in every dtype and instruction set."""
 
 
 def activation_reference(x: torch.Tensor, name: str | None) -> torch.Tensor:
-    """None is the identity."""
+    """The activation of x, any shape; the identity if the name is None."""
     return x if name is None else ACTIVATIONS[name](x)
 
 
 def silu_reference(x: torch.Tensor) -> torch.Tensor:
-    """x of any shape. Returns a contiguous tensor.
+    """SiLU of x, any shape, as a contiguous tensor.
 
-    torch cuts it between threads wherever that comes, and what is no whole vector at the end of a piece gets a scalar
-    exp, another one in the last bit. So the first call has pieces of whole vectors, the second is for one thread.
+    torch splits x between threads at any element, and the remainder of a part that is no whole vector takes a scalar
+    exp, which differs in the last bit. So one call covers the elements that split into whole vectors, and a second
+    call, too small for more than one thread, covers the rest.
     """
     if x.device.type != "cpu" or x.requires_grad:
         return F.silu(x)
     x = x.contiguous()
-    even = evenly_cut(x.numel(), torch.get_num_threads())
-    if even == x.numel():
+    prefix = vectorized_prefix(x.numel(), torch.get_num_threads())
+    if prefix == x.numel():
         return F.silu(x)
     out = torch.empty_like(x)
     source, target = x.view(-1), out.view(-1)
-    for part in (slice(even), slice(even, None)):
+    for part in (slice(prefix), slice(prefix, None)):
         torch.ops.aten.silu.out(source[part], out=target[part])
     return out
 
 
-def evenly_cut(elements: int, threads: int) -> int:
-    """The most of them that torch cuts into pieces of whole vectors."""
-    pieces = min(threads, -(-elements // SLICE))
-    if pieces <= 1:
+def vectorized_prefix(elements: int, threads: int) -> int:
+    """The number of leading elements that torch splits between threads into whole vectors."""
+    parts = min(threads, -(-elements // GRAIN_SIZE))
+    if parts <= 1:
         return elements
-    return max(elements - elements % (pieces * VECTOR), (pieces - 1) * SLICE)
+    # The second bound leaves a part fewer elements than would start another thread.
+    return max(elements - elements % (parts * VECTOR_SIZE), (parts - 1) * GRAIN_SIZE)
 
 
 @triton.jit
 def silu(x: tl.tensor) -> tl.tensor:
-    """x in fp32."""
+    """SiLU of x in fp32."""
+    # exp2 is one instruction on a GPU, exp is a multiplication by log2(e) before it: the constant is -log2(e).
     return x / (1 + tl.exp2(x * -1.4426950408889634))
 
 
 @triton.jit
 def activate(x: tl.tensor, NAME: tl.constexpr) -> tl.tensor:
-    """x in fp32. NaN stays NaN."""
+    """The activation of x in fp32; the identity if NAME is None."""
+    # The name is a constant, so the compiler drops the branches not taken. Minimum and maximum of the hardware return
+    # the number of a pair with NaN: without propagate_nan an overflow would turn into a plausible 0 or 6.
     if NAME == "silu":
         x = silu(x)
     if NAME == "relu" or NAME == "relu6":

@@ -1,26 +1,26 @@
-"""The one choice between an op's reference and its kernel: launchers make it by the device of their input.
+"""The choice between an op's reference and its kernel, which each launcher makes by the device of its input.
 
-No kernel is specialised on a count of rows, which changes from batch to batch: Triton would compile another while a
-request waits.
+No kernel is specialised on a number of tokens or rows: it changes from batch to batch, and Triton would compile another
+variant while a request waits.
 """
 
 import torch
 import triton
 
 
-def runs_kernels(x: torch.Tensor) -> bool:
-    """The CPU runs the references; every other device, and Triton's interpreter, which tests set up, the kernels.
+def uses_kernels(x: torch.Tensor) -> bool:
+    """Whether an op on x runs its kernel: on every device but the CPU, and in Triton's interpreter, which tests enable.
 
-    Training runs the references everywhere: the kernels have no backward.
+    Training runs the references everywhere: the kernels have no backward pass.
     """
     return not x.requires_grad and (x.device.type != "cpu" or bool(triton.knobs.runtime.interpret))
 
 
-def precision(x: torch.Tensor) -> str:
-    """How a kernel multiplies fp32 operands: in tf32 where the op works in half precision, exactly where in fp32."""
+def dot_precision(x: torch.Tensor) -> str:
+    """The precision of `tl.dot` on fp32 operands: exact if the op works in fp32, tf32 if it works in half precision."""
     return "ieee" if x.dtype == torch.float32 else "tf32"
 
 
-def block_of(width: int) -> int:
-    """The power of two that holds `width` columns; a matrix instruction needs at least 16."""
+def block_size(width: int) -> int:
+    """The smallest power of two that holds `width` columns, at least the 16 that a matrix instruction needs."""
     return max(16, triton.next_power_of_2(width))

@@ -1,4 +1,4 @@
-"""Guidance and one step of the solver, for every row of the latents at its own place in its own schedule.
+"""Guidance and one step of the solver, for latent tokens at any steps of any schedules.
 
 output   = unconditional + guidance * (conditional - unconditional)           (arXiv 2207.12598)
 denoised = data_latents * x + data_output * output
@@ -9,10 +9,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .dispatch import block_of, runs_kernels
+from .dispatch import block_size, uses_kernels
 
 ELEMENTS = 1024
-"""Of one program: a 1024 px image has 32,768 values, few enough to want many small programs."""
+"""Elements per program: a 1024 px image has 32,768 values, so larger programs would be too few for a GPU."""
 
 
 def guided_step(
@@ -25,26 +25,36 @@ def guided_step(
     noise: torch.Tensor | None,
     coefficients: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of R rows from the packed output of the transformer.
+    """One step of R latent tokens from the packed output of the transformer.
 
     Args:
-        x, old_denoised, noise: fp32 [R, C]; no noise where no coefficient asks for it.
-        output: [T, C] of any dtype.
-        conditional, unconditional: packed row of each row of x, int64 [R]; the same where there is no guidance.
+        x, old_denoised, noise: fp32 [R, C]; noise may be None if its coefficients are 0.
+        output: [T, C] in any dtype.
+        conditional, unconditional: row of output for each token of x, int64 [R]; both the same without guidance.
         guidance: fp32 [R, 1].
         coefficients: fp32 [R, 6], in the order of the formula.
 
     Returns:
         The next latents and the denoised estimate, fp32 [R, C].
     """
-    if not runs_kernels(x):
+    if not uses_kernels(x):
         return guided_step_reference(x, output, conditional, unconditional, guidance, old_denoised, noise, coefficients)
     rows, width = x.shape
     x_next, denoised = torch.empty_like(x), torch.empty_like(x)
-    block = block_of(width)
+    block = block_size(width)
     _guided_step_kernel[(triton.cdiv(rows, max(1, ELEMENTS // block)),)](
-        *(x, output, conditional, unconditional, guidance, old_denoised, noise, coefficients, x_next, denoised),
-        *(rows, width),
+        x=x,
+        output=output,
+        conditional=conditional,
+        unconditional=unconditional,
+        guidance=guidance,
+        old_denoised=old_denoised,
+        noise=noise,
+        coefficients=coefficients,
+        x_next=x_next,
+        denoised=denoised,
+        rows=rows,
+        width=width,
         ROWS=max(1, ELEMENTS // block),
         BLOCK=block,
     )
@@ -61,7 +71,7 @@ def guided_step_reference(
     noise: torch.Tensor | None,
     coefficients: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arguments and results as of `guided_step`."""
+    """The op in plain torch; arguments and results as in `guided_step`."""
     output = output.float()
     guided = guide(output[conditional], output[unconditional], guidance)
     fresh = torch.zeros((), device=x.device) if noise is None else noise
@@ -69,17 +79,17 @@ def guided_step_reference(
 
 
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Classifier-free guidance: u + g (c - u). scale broadcasts over rows."""
+    """Classifier-free guidance, u + g (c - u), with a scale that broadcasts over the outputs."""
     return unconditional + scale * (conditional - unconditional)
 
 
 def solver_step(
     x: torch.Tensor, output: torch.Tensor, old_denoised: torch.Tensor, noise: torch.Tensor, coefficients: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The step after guidance, for every row at its own place in its own schedule.
+    """The step after guidance, for tokens at any steps of any schedules.
 
     Args:
-        x, output, old_denoised, noise: fp32 [R, C]; the last two are read only where their coefficient is not 0.
+        x, output, old_denoised, noise: fp32 [R, C]; the last two count only if their coefficient is not 0.
         coefficients: fp32 [R, 6] (or [1, 6] for all rows).
 
     Returns:
@@ -93,14 +103,14 @@ def solver_step(
 
 @triton.jit(do_not_specialize=["rows"])
 def _guided_step_kernel(
-    x: tl.tensor,
-    output: tl.tensor,
-    conditional: tl.tensor,
+    x: tl.tensor,  # fp32 [rows, width], as old_denoised, noise, x_next and denoised
+    output: tl.tensor,  # [T, width]
+    conditional: tl.tensor,  # [rows], as unconditional and guidance
     unconditional: tl.tensor,
     guidance: tl.tensor,
     old_denoised: tl.tensor,
     noise: tl.tensor | None,
-    coefficients: tl.tensor,
+    coefficients: tl.tensor,  # fp32 [rows, 6]
     x_next: tl.tensor,
     denoised: tl.tensor,
     rows: int,
@@ -108,11 +118,13 @@ def _guided_step_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
+    # A row is one latent token. Its program gathers both of its outputs, which lie anywhere in the pack.
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     there = row < rows
     mask = there & (column < width)
     place = row * width + column
+    # The latents are fp32 whatever the dtype of the model: the rounding of each step would add up over a schedule.
     latents = tl.load(x + place, mask, 0.0)
     c = tl.load(output + tl.load(conditional + row, there, 0) * width + column, mask, 0.0).to(tl.float32)
     u = tl.load(output + tl.load(unconditional + row, there, 0) * width + column, mask, 0.0).to(tl.float32)

@@ -1,7 +1,8 @@
-"""Where each image lies in the packed token matrix: the only thing an op knows about a batch.
+"""The borders of the images in the packed token matrix: all that an op knows about a batch.
 
-Images lie end to end as rows of one matrix [T, width]. Everything per token ignores borders; linear attention, the
-depthwise convolution and cross-attention read them here. Images that share a text may point at the same text rows.
+Images lie end to end in one matrix [T, width], one token per row. Operations per token ignore the borders; linear
+attention, the depthwise convolution and cross-attention read them here. Texts are packed in the same way, one text
+token per row, and several images may point at one text.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive images of one shape: `tokens` rows of the matrix, seen as [count, height, width]."""
+    """Consecutive images of one shape: their tokens can be viewed as [count, height, width]."""
 
     images: slice
     tokens: slice
@@ -24,28 +25,28 @@ class Run:
 
 @dataclass(frozen=True)
 class TextRun:
-    """Consecutive images of one token count whose texts have one length: one batched attention call."""
+    """Consecutive images with one token count and one text length: one batched attention call."""
 
     tokens: slice
     texts: tuple[slice, ...]
 
     def gather(self, text: torch.Tensor) -> torch.Tensor:
-        """This run's rows of the packed text [S, ...] as [count, length, ...]; a view where they lie end to end."""
+        """The texts of this run, [count, length, ...], from the packed text [S, ...]; a view if they are contiguous."""
         if all(a.stop == b.start for a, b in pairwise(self.texts)):
             return text[self.texts[0].start : self.texts[-1].stop].unflatten(0, (len(self.texts), -1))
-        return torch.stack([text[rows] for rows in self.texts])
+        return torch.stack([text[tokens] for tokens in self.texts])
 
 
 @dataclass(frozen=True)
 class LayoutTables:
-    """The layout as kernels read it. Tensors are data: a captured graph replays on whatever they hold by then.
+    """The layout as kernels read it. Tensors are data: a captured graph replays on their contents at that time.
 
     Args:
-        image_index: image of each row, int64 [T].
-        starts: first row of each image, and the total, int32 [N + 1]. An image may have no rows.
+        image_index: image of each token, int64 [T].
+        starts: first token of each image, then the total, int32 [N + 1]. An image may have no tokens.
         sizes: (height, width) of each image, int32 [N, 2].
-        texts: (start, stop) of each image's text rows, int32 [N, 2].
-        text_index: text of each image, counted in the order of their rows, int64 [N].
+        texts: (start, stop) of each image's text tokens, int32 [N, 2].
+        text_index: text of each image, numbered in the order of the packed text, int64 [N].
     """
 
     image_index: torch.Tensor
@@ -56,20 +57,23 @@ class LayoutTables:
 
     @property
     def images(self) -> int:
-        """N."""
+        """The number of images, N."""
         return len(self.sizes)
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Borders of N packed images.
+    """The borders of N packed images.
 
     Args:
         sizes: (height, width) of each image in tokens.
-        texts: per image, the (start, stop) rows of the packed text it attends to; at least one row each. Images with a
-            single text row may only stand at the end: their attention is the identity on that row, so no query is
-            computed for them (see `attended`).
-        device: where its tensors live.
+        texts: (start, stop) of the text tokens that each image attends to, at least one. Images with a single text
+            token must be the last ones: their cross-attention is the value of that token, so they need no queries
+            (see `attended`).
+        device: device of the tables.
+
+    Raises:
+        ValueError: no image, unequal counts, a text without tokens, or a single-token text before a longer one.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -78,16 +82,18 @@ class TokenLayout:
 
     def __post_init__(self) -> None:
         if len(self.sizes) != len(self.texts) or not self.sizes:
-            raise ValueError(f"{len(self.sizes)} image sizes for {len(self.texts)} texts; need the same, at least one")
+            raise ValueError(
+                f"sizes and texts must have equal lengths of at least 1, got {len(self.sizes)} and {len(self.texts)}"
+            )
         lengths = [stop - start for start, stop in self.texts]
         if min(lengths) < 1:
-            raise ValueError("every image needs at least one text row")
+            raise ValueError(f"each text must have at least 1 token, got {min(lengths)}")
         if any(a == 1 and b > 1 for a, b in pairwise(lengths)):
-            raise ValueError("images with a single text row belong at the end of the pack")
+            raise ValueError(f"images with a single text token must be the last ones, got text lengths {lengths}")
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """First row of each image, and the total: N + 1 values."""
+        """First token of each image, then the total: N + 1 values."""
         offsets = [0]
         for height, width in self.sizes:
             offsets.append(offsets[-1] + height * width)
@@ -95,17 +101,18 @@ class TokenLayout:
 
     @property
     def total(self) -> int:
-        """Rows of the matrix, T."""
+        """The number of tokens, T."""
         return self.offsets[-1]
 
     @cached_property
     def image_index(self) -> torch.Tensor:
-        """Image of each row, int64 [T]."""
+        """Image of each token, int64 [T]."""
         counts = torch.tensor([h * w for h, w in self.sizes])
         return upload(torch.repeat_interleave(torch.arange(len(self.sizes)), counts), self.device)
 
     @cached_property
     def tables(self) -> LayoutTables:
+        """The layout as tensors on the device, made once per layout."""
         starts, sizes, texts = (
             upload(torch.tensor(values, dtype=torch.int32), self.device)
             for values in (self.offsets, self.sizes, self.texts)
@@ -114,35 +121,38 @@ class TokenLayout:
         text_index = upload(torch.tensor([order[text] for text in self.texts]), self.device)
         return LayoutTables(self.image_index, starts, sizes, texts, text_index)
 
-    def spread(self, vectors: torch.Tensor) -> torch.Tensor:
-        """One vector per image, [N, C], to one per row, [T, C]. A copy per run: both ways faster than a gather."""
-        rows = [vectors[run.images, None].expand(-1, run.height * run.width, -1).flatten(0, 1) for run in self.runs]
-        return torch.cat(rows) if len(rows) > 1 else rows[0]
+    def broadcast_to_tokens(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The vector of each token's image, [T, C], from one vector per image, [N, C].
+
+        One copy per run, which is faster than a gather both forward and backward.
+        """
+        parts = [vectors[run.images, None].expand(-1, run.height * run.width, -1).flatten(0, 1) for run in self.runs]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     @cached_property
     def single_text_images(self) -> range:
-        """Images with one text row: the last ones."""
+        """The images with a single text token: the last ones."""
         first = next((i for i, (start, stop) in enumerate(self.texts) if stop - start == 1), len(self.texts))
         return range(first, len(self.texts))
 
     @property
     def attended(self) -> int:
-        """Leading rows whose cross-attention has more than one key."""
+        """The number of leading tokens that need cross-attention: their text has more than one token."""
         return self.offsets[self.single_text_images.start]
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """The images grouped into batches of one shape, in order."""
+        """All images in order, consecutive ones of one shape together."""
         runs = []
         for (height, width), group in groupby(enumerate(self.sizes), key=lambda item: item[1]):
             images = [i for i, _ in group]
-            rows = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
-            runs.append(Run(slice(images[0], images[-1] + 1), rows, len(images), height, width))
+            tokens = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
+            runs.append(Run(slice(images[0], images[-1] + 1), tokens, len(images), height, width))
         return tuple(runs)
 
     @cached_property
     def text_runs(self) -> tuple[TextRun, ...]:
-        """The images with several text rows, grouped for attention, in order."""
+        """The images that need cross-attention in order, consecutive ones of equal counts together."""
 
         def shape(i: int) -> tuple[int, int]:
             return self.offsets[i + 1] - self.offsets[i], self.texts[i][1] - self.texts[i][0]
@@ -150,8 +160,8 @@ class TokenLayout:
         runs = []
         for _, group in groupby(range(self.single_text_images.start), key=shape):
             images = list(group)
-            rows = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
-            runs.append(TextRun(rows, tuple(slice(*self.texts[i]) for i in images)))
+            tokens = slice(self.offsets[images[0]], self.offsets[images[-1] + 1])
+            runs.append(TextRun(tokens, tuple(slice(*self.texts[i]) for i in images)))
         return tuple(runs)
 
 
@@ -159,8 +169,8 @@ class TokenLayout:
 class TableLayout(TokenLayout):
     """A layout whose images are data: kernels find them in `tables`, which may be rewritten between two forwards.
 
-    `sizes` tells no more than the rows there are with several text rows and with one. For kernels alone: a reference
-    needs to know the images.
+    `sizes` and `texts` hold only the numbers of tokens with and without cross-attention, not the images. So only
+    kernels can use it: a reference needs the images.
     """
 
     data: LayoutTables
@@ -171,15 +181,15 @@ class TableLayout(TokenLayout):
 
     @classmethod
     def of(cls, attended: int, singles: int, tables: LayoutTables) -> "TableLayout":
-        """For tables of `attended` rows of images with several text rows, and behind them `singles` of those with one.
+        """A layout of `attended` tokens with cross-attention, then `singles` tokens of images with one text token.
 
-        Where there are no `singles`, images with one text row may be among the others: softmax over one key is 1.
+        If `singles` is 0, images with one text token may be among the others: softmax over one key is 1.
         """
-        sections = [((1, rows), (0, keys)) for rows, keys in ((attended, 2), (singles, 1)) if rows]
+        sections = [((1, tokens), (0, keys)) for tokens, keys in ((attended, 2), (singles, 1)) if tokens]
         sizes, texts = tuple(size for size, _ in sections), tuple(text for _, text in sections)
         return cls(sizes, texts, tables.starts.device, tables)
 
 
 def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A copy on the device that the host does not wait for: a plain one would wait for all work before it."""
+    """A copy on the device that the host does not wait for: an ordinary copy waits for all work before it."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -1,6 +1,7 @@
 """AdaLN modulation and gating with one vector per image (DiT, section 3.2): layer_norm(x) * (1 + scale) + shift.
 
-A residual before the norm, gated or not, is added in the same pass; with `fp8` the result comes quantized by rows.
+A residual before the norm, gated or not, is added in the same pass; with `fp8` the result is quantized by rows, in that
+pass too.
 """
 
 import torch
@@ -8,12 +9,12 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from .dispatch import block_of, runs_kernels
-from .fp8_linear import FP8, TINY, QuantizedRows, quantize, quantize_rows_reference
+from .dispatch import block_size, uses_kernels
+from .fp8_linear import FP8, MIN_SCALE, QuantizedRows, quantize, quantize_rows_reference
 from .layout import TokenLayout
 
 ELEMENTS = 4096
-"""Of one program: 32 for each thread of its 4 warps."""
+"""Elements per program: 32 for each thread of its 4 warps."""
 
 
 def modulate(
@@ -24,8 +25,8 @@ def modulate(
     eps: float = 1e-6,
     fp8: bool = False,
 ) -> torch.Tensor | QuantizedRows:
-    """x: [T, C]; shift, scale: [N, C], any stride over N. Returns [T, C]."""
-    if not runs_kernels(x):
+    """The modulated norm of x [T, C], in its shape; shift, scale: [N, C], any stride over N."""
+    if not uses_kernels(x):
         return modulate_reference(x, shift, scale, layout, eps, fp8)
     return launch_modulate(x, None, None, None, None, shift, scale, layout, eps, fp8)
 
@@ -40,11 +41,13 @@ def add_modulate(
     eps: float = 1e-6,
     fp8: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
-    """x + the output of cross-attention, and that modulated. Shapes as in `modulate`, but for
+    """x + the output of cross-attention, and the modulated norm of the sum; other arguments as in `modulate`.
 
-    y: [layout.attended, C]; constants: what the rows behind them add, one vector per image, [N, C] or None.
+    Args:
+        y: [layout.attended, C], the output for the tokens that need cross-attention.
+        constants: [N, C], the output for all other tokens, the same for each token of an image; None if there are none.
     """
-    if not runs_kernels(x):
+    if not uses_kernels(x):
         added = x + (y if constants is None else torch.cat([y, constants[layout.image_index[layout.attended :]]]))
         return added, modulate_reference(added, shift, scale, layout, eps, fp8)
     added = torch.empty_like(x)
@@ -61,8 +64,11 @@ def gated_add_modulate(
     eps: float = 1e-6,
     fp8: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
-    """x + gate * y, and that modulated: the end of one block and the beginning of the next one."""
-    if not runs_kernels(x):
+    """x + gate * y, and the modulated norm of the sum: the end of one block and the start of the next one.
+
+    x, y: [T, C]; gate, shift, scale: [N, C], any stride over N.
+    """
+    if not uses_kernels(x):
         added = gated_add_reference(x, gate, y, layout)
         return added, modulate_reference(added, shift, scale, layout, eps, fp8)
     added = torch.empty_like(x)
@@ -77,24 +83,43 @@ def gated_add(
     limit: float | None = None,
     fp8: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | QuantizedRows]:
-    """x + gate * y with x, y: [T, C] and gate: [N, C], any stride over N; y clamped to +-limit where there is one.
+    """x + gate * y, and the part of the sum that cross-attention reads.
 
-    Returns it, and of its rows those that ask queries of a text: the first `layout.attended`, quantized with `fp8`.
+    Args:
+        x, y: [T, C].
+        gate: [N, C], any stride over N.
+        limit: y is clamped to +-limit; None for no clamp.
+
+    Returns:
+        The sum [T, C], and its first `layout.attended` tokens, quantized with `fp8`.
     """
     attended = layout.attended
-    if not runs_kernels(x):
+    if not uses_kernels(x):
         added = gated_add_reference(x, gate, y, layout, limit)
         return added, quantize_rows_reference(added[:attended]) if fp8 else added[:attended]
-    rows, width = x.shape
+    tokens, width = x.shape
     out = torch.empty_like(x)
     stored = x.new_empty(attended, width, dtype=FP8) if fp8 else None
     stored_scale = x.new_empty(attended, dtype=torch.float32) if fp8 else None
-    block = block_of(width) if fp8 else min(1024, block_of(width))
-    block_rows = max(1, ELEMENTS // 2 // block)  # a limit would spill registers with all of them
-    _gated_add_kernel[(triton.cdiv(rows, block_rows), triton.cdiv(width, block))](
-        *(x, gate, y, out, stored, stored_scale, layout.tables.image_index, attended, rows, width),
-        *(gate.stride(0), limit, TINY),
-        ROWS=block_rows,
+    # Only the quantization needs a whole row in one program. Else blocks of 1024 columns leave fewer lanes masked: 3072
+    # for a width of 2240, not 4096.
+    block = block_size(width) if fp8 else min(1024, block_size(width))
+    block_tokens = max(1, ELEMENTS // 2 // block)  # with all ELEMENTS a limit would spill registers
+    _gated_add_kernel[(triton.cdiv(tokens, block_tokens), triton.cdiv(width, block))](
+        x=x,
+        gate=gate,
+        y=y,
+        out=out,
+        stored=stored,
+        stored_scale=stored_scale,
+        image_index=layout.tables.image_index,
+        attended=attended,
+        tokens=tokens,
+        width=width,
+        gate_stride=gate.stride(0),
+        limit=limit,
+        min_scale=MIN_SCALE,
+        TOKENS=block_tokens,
         BLOCK=block,
     )
     if stored is None or stored_scale is None:
@@ -114,122 +139,142 @@ def launch_modulate(
     eps: float,
     fp8: bool,
 ) -> torch.Tensor | QuantizedRows:
-    rows, width = x.shape
+    """Launches the kernel that the three modulations share, and returns the modulated norm; the sum goes to `added`."""
+    tokens, width = x.shape
     out = torch.empty_like(x, dtype=FP8 if fp8 else x.dtype)
-    out_scale = x.new_empty(rows, dtype=torch.float32) if fp8 else None
-    block = block_of(width)
-    block_rows = max(1, ELEMENTS // block)
-    _modulate_kernel[(triton.cdiv(rows, block_rows),)](
-        *(x, gate, y, constants, added, shift, scale, out, out_scale, layout.tables.image_index),
-        *(layout.attended, rows, width),
-        *(0 if gate is None else gate.stride(0), shift.stride(0), scale.stride(0), eps, TINY),
-        ROWS=block_rows,
+    out_scale = x.new_empty(tokens, dtype=torch.float32) if fp8 else None
+    block = block_size(width)
+    block_tokens = max(1, ELEMENTS // block)
+    _modulate_kernel[(triton.cdiv(tokens, block_tokens),)](
+        x=x,
+        gate=gate,
+        y=y,
+        constants=constants,
+        added=added,
+        shift=shift,
+        scale=scale,
+        out=out,
+        out_scale=out_scale,
+        image_index=layout.tables.image_index,
+        attended=layout.attended,
+        tokens=tokens,
+        width=width,
+        gate_stride=0 if gate is None else gate.stride(0),
+        shift_stride=shift.stride(0),
+        scale_stride=scale.stride(0),
+        eps=eps,
+        min_scale=MIN_SCALE,
+        TOKENS=block_tokens,
         BLOCK=block,
     )
     return out if out_scale is None else QuantizedRows(out, out_scale, x.dtype)
 
 
 def modulate_reference(
-    x: torch.Tensor,
-    shift: torch.Tensor,
-    scale: torch.Tensor,
-    layout: TokenLayout,
-    eps: float = 1e-6,
-    fp8: bool = False,
+    x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6, fp8: bool = False
 ) -> torch.Tensor | QuantizedRows:
-    """x: [T, C]; shift, scale: [N, C]. Returns [T, C]."""
+    """The op in plain torch; arguments and result as in `modulate`."""
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-    out = torch.addcmul(layout.spread(shift), normed, layout.spread(1 + scale))
+    out = torch.addcmul(layout.broadcast_to_tokens(shift), normed, layout.broadcast_to_tokens(1 + scale))
     return quantize_rows_reference(out) if fp8 else out
 
 
 def gated_add_reference(
     x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
 ) -> torch.Tensor:
-    """The sum alone; arguments as of `gated_add`."""
-    return torch.addcmul(x, layout.spread(gate), y if limit is None else y.clamp(-limit, limit))
+    """The sum alone in plain torch; arguments as in `gated_add`."""
+    return torch.addcmul(x, layout.broadcast_to_tokens(gate), y if limit is None else y.clamp(-limit, limit))
 
 
-@triton.jit(do_not_specialize=["attended", "rows"])
+@triton.jit(do_not_specialize=["attended", "tokens"])
 def _modulate_kernel(
-    x: tl.tensor,
-    gate: tl.tensor,  # None where there is none
-    y: tl.tensor,  # None, as `added`, where nothing is added before the norm
-    constants: tl.tensor,  # None where y has a row for every row of x
+    x: tl.tensor,  # [tokens, width], as y, added and out
+    gate: tl.tensor,  # [images, width], as constants, shift and scale; None for no gate
+    y: tl.tensor,  # None, like `added`, if nothing is added before the norm
+    constants: tl.tensor,  # None if y has a row for each token
     added: tl.tensor,
     shift: tl.tensor,
     scale: tl.tensor,
     out: tl.tensor,
-    out_scale: tl.tensor,  # None where out is not quantized
+    out_scale: tl.tensor,  # [tokens]; None if out is not quantized
     image_index: tl.tensor,
     attended: int,
-    rows: int,
+    tokens: int,
     width: int,
-    gate_image: int,
-    shift_image: int,
-    scale_image: int,
+    gate_stride: int,
+    shift_stride: int,
+    scale_stride: int,
     eps: float,
-    tiny: float,
-    ROWS: tl.constexpr,
+    min_scale: float,
+    TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    # A block holds whole tokens, BLOCK >= width, so that the statistics of the norm need no second pass over memory.
+    token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     column = tl.arange(0, BLOCK)[None, :]
-    mask = (row < rows)[:, None] & (column < width)
-    place = row[:, None] * width + column
-    image = tl.load(image_index + row, row < rows, 0)[:, None]
-    value = tl.load(x + place, mask, 0.0).to(tl.float32)
+    mask = (token < tokens)[:, None] & (column < width)
+    offsets = token[:, None] * width + column
+    # The only use of the layout: tokens of one block may belong to several images, each with its own vectors.
+    image = tl.load(image_index + token, token < tokens, 0)[:, None]
+    # fp32 from load to store: the residual is rounded once, and the norm reads it before the rounding.
+    value = tl.load(x + offsets, mask, 0.0).to(tl.float32)
     if y is not None:
         if constants is None:
-            branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+            branch = tl.load(y + offsets, mask, 0.0).to(tl.float32)
         else:
-            asked = (row < attended)[:, None]
-            branch = tl.load(y + place, mask & asked, 0.0).to(tl.float32)
-            branch += tl.load(constants + image * width + column, mask & (asked == 0), 0.0).to(tl.float32)
+            # y ends after `attended` tokens. One of the two loads is masked to 0, so their sum selects.
+            has_query = (token < attended)[:, None]
+            branch = tl.load(y + offsets, mask & has_query, 0.0).to(tl.float32)
+            branch += tl.load(constants + image * width + column, mask & (has_query == 0), 0.0).to(tl.float32)
         if gate is not None:
-            branch *= tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
+            branch *= tl.load(gate + image * gate_stride + column, mask, 0.0).to(tl.float32)
         value += branch
-        tl.store(added + place, value.to(added.dtype.element_ty), mask)
+        tl.store(added + offsets, value.to(added.dtype.element_ty), mask)
+    # Two passes over registers: mean, then squares of the centred values, which E[x^2] - E[x]^2 would cancel. Columns
+    # past the width are reset to 0, as they are not after the mean is subtracted.
     centred = tl.where(mask, value - (tl.sum(value, 1) / width)[:, None], 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 1) / width + eps)[:, None]
-    factor = 1 + tl.load(scale + image * scale_image + column, mask, 0.0).to(tl.float32)
-    result = normed * factor + tl.load(shift + image * shift_image + column, mask, 0.0).to(tl.float32)
+    factor = 1 + tl.load(scale + image * scale_stride + column, mask, 0.0).to(tl.float32)
+    result = normed * factor + tl.load(shift + image * shift_stride + column, mask, 0.0).to(tl.float32)
     if out_scale is not None:
-        result, own = quantize(result, tiny)
-        tl.store(out_scale + row, own, row < rows)
-    tl.store(out + place, result.to(out.dtype.element_ty), mask)
+        result, row_scale = quantize(result, min_scale)
+        tl.store(out_scale + token, row_scale, token < tokens)
+    tl.store(out + offsets, result.to(out.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=["attended", "rows"])
+@triton.jit(do_not_specialize=["attended", "tokens"])
 def _gated_add_kernel(
-    x: tl.tensor,
-    gate: tl.tensor,
+    x: tl.tensor,  # [tokens, width], as y and out
+    gate: tl.tensor,  # [images, width]
     y: tl.tensor,
     out: tl.tensor,
-    stored: tl.tensor,  # None, as its scale, where no rows are quantized
+    stored: tl.tensor,  # [attended, width]; None, like its scale [attended], if nothing is quantized
     stored_scale: tl.tensor,
     image_index: tl.tensor,
     attended: int,
-    rows: int,
+    tokens: int,
     width: int,
-    gate_image: int,
+    gate_stride: int,
     limit: float | None,
-    tiny: float,
-    ROWS: tl.constexpr,
+    min_scale: float,
+    TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     column = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
-    mask = (row < rows)[:, None] & (column < width)
-    place = row[:, None] * width + column
-    image = tl.load(image_index + row, row < rows, 0)[:, None]
-    factor = tl.load(gate + image * gate_image + column, mask, 0.0).to(tl.float32)
-    branch = tl.load(y + place, mask, 0.0).to(tl.float32)
+    mask = (token < tokens)[:, None] & (column < width)
+    offsets = token[:, None] * width + column
+    image = tl.load(image_index + token, token < tokens, 0)[:, None]
+    factor = tl.load(gate + image * gate_stride + column, mask, 0.0).to(tl.float32)
+    branch = tl.load(y + offsets, mask, 0.0).to(tl.float32)
     if limit is not None:
+        # Keeps NaN: an overflow in the model must reach the output and fail the image, not turn into the limit.
         branch = tl.clamp(branch, -limit, limit, propagate_nan=tl.PropagateNan.ALL)
-    value = tl.load(x + place, mask, 0.0).to(tl.float32) + factor * branch
-    tl.store(out + place, value.to(out.dtype.element_ty), mask)
+    value = tl.load(x + offsets, mask, 0.0).to(tl.float32) + factor * branch
+    tl.store(out + offsets, value.to(out.dtype.element_ty), mask)
     if stored is not None:
-        rounded, own = quantize(value, tiny)
-        tl.store(stored + place, rounded.to(stored.dtype.element_ty), mask & (row < attended)[:, None])
-        tl.store(stored_scale + row, own, row < attended)
+        # Only tokens with queries are multiplied by the query weights next. Columns past the width are 0, as
+        # `quantize` requires: x, factor and branch all load as 0 there.
+        rounded, row_scale = quantize(value, min_scale)
+        tl.store(stored + offsets, rounded.to(stored.dtype.element_ty), mask & (token < attended)[:, None])
+        tl.store(stored_scale + token, row_scale, token < attended)

@@ -1,9 +1,8 @@
-"""Compiles, without a GPU, exactly what a launcher would launch: its kernels, specialised as at run time."""
+"""Compiles without a GPU what a launcher would launch: its kernels, specialised as at run time."""
 
 import inspect
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
+
+from .suite import KERNELS
 
 SHARED_LIMITS = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Shared memory that one block may use on each compute capability (CUDA programming guide, table 27)."""
@@ -30,8 +31,18 @@ OPTIONS = ("num_warps", "num_stages")
 
 
 @dataclass(frozen=True)
+class Specialization:
+    """What Triton's run-time cache tells launches of one kernel apart by: other values share the compiled kernel."""
+
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    aligned: tuple[str, ...]
+    options: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Launch:
-    """A kernel and the arguments it was launched with."""
+    """A kernel, the arguments of a launch by name, and the options of the compiler."""
 
     kernel: Any
     arguments: dict[str, Any]
@@ -41,28 +52,36 @@ class Launch:
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
 
-    def compile(self, capability: int) -> CompiledKernel:
+    @property
+    def specialization(self) -> Specialization:
         signature: dict[str, str] = {}
-        constants: dict[tuple[int, ...], Any] = {}
-        aligned: dict[tuple[int, ...], Any] = {}
-        for i, parameter in enumerate(self.kernel.params):
-            value = self.arguments[parameter.name]
+        constants: dict[str, Any] = {}
+        aligned: list[str] = []
+        for parameter in self.kernel.params:
+            name, value = parameter.name, self.arguments[parameter.name]
             plain = type(value) is int and not parameter.do_not_specialize
             if parameter.is_constexpr or value is None or (plain and value == 1):
-                signature[parameter.name], constants[(i,)] = "constexpr", value
+                signature[name], constants[name] = "constexpr", value
                 continue
             if isinstance(value, torch.Tensor):
-                signature[parameter.name] = "*" + TYPES[value.dtype]
+                signature[name] = "*" + TYPES[value.dtype]
             else:
-                signature[parameter.name] = "fp32" if isinstance(value, float) else "i32" if value < 2**31 else "i64"
+                signature[name] = "fp32" if isinstance(value, float) else "i32" if value < 2**31 else "i64"
             if isinstance(value, torch.Tensor) or (plain and value % 16 == 0):
-                aligned[(i,)] = [["tt.divisibility", 16]]
-        source = ASTSource(self.kernel, signature, constants, aligned)
+                aligned.append(name)
+        return Specialization(signature, constants, tuple(aligned), self.options)
+
+    def compile(self, capability: int) -> CompiledKernel:
+        special = self.specialization
+        index = {parameter.name: (i,) for i, parameter in enumerate(self.kernel.params)}
+        constants = {index[name]: value for name, value in special.constants.items()}
+        attributes = {index[name]: [["tt.divisibility", 16]] for name in special.aligned}
+        source = ASTSource(self.kernel, special.signature, constants, attributes)
         return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=self.options)
 
 
 def record(call: Callable[[], object]) -> list[Launch]:
-    """What `call` launches, of any op; its tensors may be on the meta device."""
+    """The launches of `call`, of any op; its tensors may be on the meta device."""
     launches: list[Launch] = []
 
     class Recorder:
@@ -73,25 +92,22 @@ def record(call: Callable[[], object]) -> list[Launch]:
             assert all(0 < size < 2**31 for size in grid[:1])
             assert all(0 < size < 2**16 for size in grid[1:])
 
-            def launch(*args: Any, **kwargs: Any) -> None:
-                options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
-                bound = inspect.signature(self.kernel.fn).bind(*args, **kwargs)
-                launches.append(Launch(self.kernel, dict(bound.arguments), options))
+            def launch(**arguments: Any) -> None:  # by name: a positional argument fails
+                options = {name: arguments.pop(name) for name in OPTIONS if name in arguments}
+                bound = inspect.signature(self.kernel.fn).bind(**arguments)
+                launches.append(Launch(self.kernel, bound.arguments, options))
 
             return launch
 
-    modules = [module for name, module in sys.modules.items() if name.startswith("kernels.")]
     with pytest.MonkeyPatch.context() as patch:
-        for module in modules:
-            for name, kernel in list(vars(module).items()):
-                if re.fullmatch(r"_\w+_kernel", name):
-                    patch.setattr(module, name, Recorder(kernel))
+        for name, module in KERNELS.items():
+            patch.setattr(module, name, Recorder(vars(module)[name]))
         call()
     return launches
 
 
 def resources(kernel: CompiledKernel, folder: Path) -> dict[str, int]:
-    """Registers, stack and local memory of the machine code; spilled registers lie on the stack."""
+    """Registers, stack and local memory of the machine code; spilled registers take stack."""
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

@@ -1,6 +1,7 @@
-"""Counts what a GPU would be given to do: kernels, as Triton's interpreter runs them, and torch's own operations."""
+"""Counts the launches that a GPU would get: kernels, as Triton's interpreter executes them, and torch operations."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,27 +14,40 @@ FREE = {
     *("empty", "empty_like", "empty_strided", "new_empty"),
     "constant_pad_nd",
 }
-"""Views, memory without contents, and what fills up a product of few rows, which only the CPU does."""
+"""Operations without a launch: views, uninitialised memory, and the padding of small products, for the CPU alone."""
 
 
-class Launches(TorchDispatchMode):
-    """What `count` holds is launched within it; a bias behind a library's convolution is a launch of its own."""
+def watch_kernels(
+    patch: pytest.MonkeyPatch, started: Callable[[str], object], finished: Callable[[], object] = lambda: None
+) -> None:
+    """Calls `started` with the name of each kernel that the interpreter executes, and `finished` after it."""
+    execute = interpreter.GridExecutor.__call__
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def execute_watched(executor: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
+        started(executor.fn.__name__)
+        try:
+            execute(executor, *args, **kwargs)
+        finally:
+            finished()
+
+    patch.setattr(interpreter.GridExecutor, "__call__", execute_watched)
+
+
+class LaunchCounter(TorchDispatchMode):
+    """Counts launches by name while it is entered. The bias of a library's convolution is a separate launch."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.count: Counter[str] = Counter()
         self._interpreting = False
-        execute = interpreter.GridExecutor.__call__
+        watch_kernels(patch, self._start_kernel, self._finish_kernel)
 
-        def count_and_execute(executor: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
-            self.count[executor.fn.__name__] += 1
-            self._interpreting = True
-            try:
-                execute(executor, *args, **kwargs)
-            finally:
-                self._interpreting = False
+    def _start_kernel(self, name: str) -> None:
+        self.count[name] += 1
+        self._interpreting = True  # the interpreter's own torch operations are no launches
 
-        monkeypatch.setattr(interpreter.GridExecutor, "__call__", count_and_execute)
+    def _finish_kernel(self) -> None:
+        self._interpreting = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

@@ -2,17 +2,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.glu_conv import glu_conv
+from kernels.glu_conv import TOKENS, glu_conv
 from kernels.layout import TokenLayout
 
-from .packs import DEVICE, SIZES, assert_close, make_layout, random, random_layouts, rows
+from .packs import DEVICE, SIZES, assert_close, image_tokens, make_layout, random, random_layouts, tolerance
 
 CHANNELS = 6
 WEIGHT, BIAS = random(2 * CHANNELS, 1, 3, 3, seed=1), random(2 * CHANNELS, seed=2)
 
 
 def formula(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """One image in fp64: x [h * w, 2C] to [h * w, C]."""
+    """The op on one image in fp64: x [h * w, 2C] to [h * w, C]."""
     height, width = size
     padded = F.pad(F.silu(x.double()).T.unflatten(1, size), (1, 1, 1, 1))
     convolved = torch.empty(height, width, x.shape[1], dtype=torch.float64, device=DEVICE)
@@ -24,19 +24,20 @@ def formula(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("image", range(len(SIZES)))
-def test_each_image_is_convolved_with_zeros_at_its_own_border(image: int) -> None:
+def test_glu_conv_zero_padding_per_image(image: int) -> None:
     layout = make_layout()
     x = random(layout.total, 2 * CHANNELS)
     out = glu_conv(x, WEIGHT, BIAS, layout)
     assert out.shape == (layout.total, CHANNELS)
-    assert_close(out[rows(layout, image)], formula(x[rows(layout, image)], SIZES[image]))
+    tokens = image_tokens(layout, image)
+    assert_close(out[tokens], formula(x[tokens], SIZES[image]))
 
 
-def test_an_image_of_nan_does_not_reach_its_neighbours() -> None:
+def test_glu_conv_nan_stays_in_image() -> None:
     layout = make_layout()
     x = random(layout.total, 2 * CHANNELS)
     clean = glu_conv(x, WEIGHT, BIAS, layout)
-    x[rows(layout, 1)] = float("nan")
+    x[image_tokens(layout, 1)] = float("nan")
     out = glu_conv(x, WEIGHT, BIAS, layout)
     others = [i for i in range(layout.total) if layout.image_index[i] != 1]
     assert_close(out[others], clean[others])
@@ -44,34 +45,35 @@ def test_an_image_of_nan_does_not_reach_its_neighbours() -> None:
 
 @pytest.mark.parametrize("layout", random_layouts(3), ids=lambda layout: str(layout.sizes))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_ragged_packs(layout: TokenLayout, dtype: torch.dtype) -> None:
+def test_glu_conv_ragged_packs(layout: TokenLayout, dtype: torch.dtype) -> None:
     x = random(layout.total, 2 * CHANNELS, dtype=dtype)
     out = glu_conv(x, WEIGHT.to(dtype), BIAS.to(dtype), layout)
     assert out.dtype == dtype
     for image, size in enumerate(layout.sizes):
-        tolerance = 2e-6 if dtype == torch.float32 else 3 * torch.finfo(dtype).eps
-        assert_close(out[rows(layout, image)], formula(x[rows(layout, image)], size), tolerance)
+        tokens = image_tokens(layout, image)
+        assert_close(out[tokens], formula(x[tokens], size), tolerance(dtype, 3))
 
 
-def test_without_a_bias() -> None:
+def test_glu_conv_without_bias() -> None:
     layout = make_layout()
     x = random(layout.total, 2 * CHANNELS)
     zeros = torch.zeros(2 * CHANNELS, device=DEVICE)
     assert torch.equal(glu_conv(x, WEIGHT, None, layout), glu_conv(x, WEIGHT, zeros, layout))
 
 
-def test_lines_that_cross_the_borders_of_programs() -> None:
-    """The kernel walks along 32 rows at a time: images end with, before and behind them, in lines of any length."""
+def test_glu_conv_lines_across_programs() -> None:
+    """Images end before, at and after the border of a program, in lines shorter and longer than a program."""
     layout = make_layout(((2, 16), (1, 33), (3, 1), (1, 1), (2, 40)), (2, 2, 2, 2, 2))
-    assert {32, 64} & set(layout.offsets)
+    assert TOKENS in layout.offsets
     x = random(layout.total, 2 * CHANNELS)
     out = glu_conv(x, WEIGHT, BIAS, layout)
     for image, size in enumerate(layout.sizes):
-        assert_close(out[rows(layout, image)], formula(x[rows(layout, image)], size))
+        tokens = image_tokens(layout, image)
+        assert_close(out[tokens], formula(x[tokens], size))
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # of numpy, which interprets it
-def test_large_values_do_not_overflow() -> None:
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # numpy's, in the interpreter
+def test_glu_conv_large_values_stay_finite() -> None:
     layout = make_layout(((2, 3),), (2,))
     x = (
         torch.tensor([-1e4, -100.0, -1.0, 1.0, 100.0, 1e4], device=DEVICE)[:, None]

@@ -1,4 +1,4 @@
-"""The op against its formula in fp64; the schedules themselves are tested with the solver."""
+"""The op against its formula in fp64; the schedules are tested with the solver."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from .packs import DEVICE, assert_close, random
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("rows", "width"), [(1, 32), (37, 32), (70, 5)])
 @pytest.mark.parametrize("noisy", [False, True])
-def test_formula(rows: int, width: int, noisy: bool, dtype: torch.dtype) -> None:
+def test_guided_step_formula(rows: int, width: int, noisy: bool, dtype: torch.dtype) -> None:
     x, old, noise = (random(rows, width, seed=s) for s in range(3))
     output = random(2 * rows + 3, width, seed=3).to(dtype)
     order = torch.randperm(2 * rows + 3, generator=torch.Generator().manual_seed(0)).to(DEVICE)
@@ -29,7 +29,7 @@ def test_formula(rows: int, width: int, noisy: bool, dtype: torch.dtype) -> None
     assert_close(result[0], keep * x + jump * denoised + change * (denoised - old) + fresh * noise.double())
 
 
-def test_a_nan_stays_in_its_row() -> None:
+def test_guided_step_nan_stays_in_token() -> None:
     x, old = random(8, 4), random(8, 4, seed=1)
     output = random(8, 4, seed=2)
     output[3] = float("nan")

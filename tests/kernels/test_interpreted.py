@@ -1,43 +1,19 @@
-"""The tests of the ops once more, with the kernels in the place of the references, in Triton's interpreter on the CPU.
+"""The op tests again with kernels instead of references, in Triton's interpreter on the CPU."""
 
-Triton reads TRITON_INTERPRET when it is imported: hence a process of its own.
-"""
-
-import os
 import re
-import subprocess
-import sys
 
-from ..deploy.dockerfile import ROOT
-
-WHOLE = ["tests/kernels/whole_models.py", "tests/kernels/whole_steps.py"]
-OPS = sorted(path for path in (ROOT / "kernels").glob("*.py") if "@triton.jit" in path.read_text())
+from .suite import KERNELS, MODEL_TESTS, OP_TESTS, start_tests
 
 
-def kernel_names() -> set[str]:
-    return {name for path in OPS for name in re.findall(r"^def (_\w+_kernel)\(", path.read_text(), re.MULTILINE)}
-
-
-def test_every_kernel_computes_its_op() -> None:
+def test_interpreted_kernels_match_formulas() -> None:
     """Two processes at once: the interpreter takes one core and its time."""
-    ops = [f"tests/kernels/test_{path.stem}.py" for path in OPS]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for tests in (ops, WHOLE)
-    ]
-    said = [child.communicate()[0] for child in children]
-    ran: set[str] = set()
-    for child, output in zip(children, said, strict=True):
+    environment = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    children = [start_tests(tests, environment) for tests in (OP_TESTS, MODEL_TESTS)]
+    outputs = [child.communicate()[0] for child in children]
+    executed: set[str] = set()
+    for child, output in zip(children, outputs, strict=True):
         assert child.returncode == 0, output
         assert re.search(r"^\d+ passed in", output, re.MULTILINE), output  # nothing skipped
         (names,) = re.findall(r"^interpreted: (.*)$", output, re.MULTILINE)
-        ran |= set(names.split())
-    assert ran == kernel_names()
+        executed |= set(names.split())
+    assert executed == set(KERNELS)

@@ -3,15 +3,13 @@ import torch
 
 from kernels.upsample_conv import phase_weights, upsample_conv, upsample_conv_reference
 
-from .packs import assert_close, random
+from .packs import assert_close, random, tolerance
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3), (7, 8)], ids=str)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_equals_the_convolution_of_the_enlarged_picture(
-    size: tuple[int, int], memory_format: torch.memory_format, with_bias: bool
-) -> None:
+def test_upsample_conv_formula(size: tuple[int, int], memory_format: torch.memory_format, with_bias: bool) -> None:
     x = random(2, 6, *size).contiguous(memory_format=memory_format)
     weight, bias = random(5, 6, 3, 3, seed=1), random(5, seed=2) if with_bias else None
     out = upsample_conv(x, phase_weights(weight), bias)
@@ -23,7 +21,7 @@ def test_equals_the_convolution_of_the_enlarged_picture(
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)], ids=str)
 @pytest.mark.parametrize(("channels", "out_channels", "repeats"), [(6, 3, 2), (4, 4, 4), (12, 3, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_shortcut_is_added(
+def test_upsample_conv_adds_shortcut(
     size: tuple[int, int], channels: int, out_channels: int, repeats: int, dtype: torch.dtype
 ) -> None:
     x, weight = random(2, channels, *size, dtype=dtype), random(out_channels, channels, 3, 3, seed=1, dtype=dtype)
@@ -34,15 +32,15 @@ def test_the_shortcut_is_added(
     added = x.double().repeat_interleave(repeats, dim=1).unflatten(1, (out_channels, 2, 2))  # [N, O, 2, 2, H, W]
     expected = plain + added.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
     assert out.is_contiguous(memory_format=torch.channels_last)
-    assert_close(out, expected, 2e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+    assert_close(out, expected, tolerance(dtype, 2))
 
 
-def test_weights_are_summed_in_fp32_and_rounded_once() -> None:
+def test_phase_weights_summed_in_fp32() -> None:
     weight = random(5, 6, 3, 3).bfloat16()
     assert torch.equal(phase_weights(weight), phase_weights(weight.double()).bfloat16())
 
 
-def test_half_precision_keeps_its_dtype_and_lies_channels_last() -> None:
+def test_upsample_conv_half_precision_channels_last() -> None:
     out = upsample_conv(random(1, 8, 4, 4).bfloat16(), phase_weights(random(8, 8, 3, 3, seed=1).bfloat16()), None)
     assert out.dtype == torch.bfloat16
     assert out.is_contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
-"""What CUDA graphs run, beside the same without: for test_interpreted.py and test_on_gpu.py.
+"""Steps in CUDA graphs, compared with the same steps without; for test_interpreted.py and test_on_gpu.py.
 
-On the CPU a graph is the call itself on the graph's own tensors, so all but the capture is what a GPU does.
+On the CPU a graph is the call itself on the tensors of the graph, so only the capture differs from a GPU.
 """
 
 import math
@@ -26,9 +26,13 @@ SHAPES = {
     "sprint": replace(TINY, transformer=TINY.transformer | {"guidance_embeds": True}, sprint=True),
 }
 PACKS = {
-    "guided by the empty prompt": [("a cat", 64, 64, 4.5, ""), ("a dog", 32, 96, 3.0, "")],
-    "of all kinds": [("a cat", 96, 64, 1.0, ""), ("a blue dog", 32, 32, 4.5, ""), ("a bird", 64, 64, 7.0, "red")],
-    "of one small picture": [("a dog", 32, 64, 4.5, "")],
+    "guided by an empty prompt": [("a cat", 64, 64, 4.5, ""), ("a dog", 32, 96, 3.0, "")],
+    "all kinds of guidance": [
+        ("a cat", 96, 64, 1.0, ""),
+        ("a blue dog", 32, 32, 4.5, ""),
+        ("a bird", 64, 64, 7.0, "red"),
+    ],
+    "one small image": [("a dog", 32, 64, 4.5, "")],
 }
 
 
@@ -41,56 +45,56 @@ def make_tasks(kind: str, runner: ModelRunner) -> tuple[ImageTask, ...]:
     return tuple(tasks)
 
 
-def draw(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
-    """Latents of all packs, which take turns as small and large pictures do, and the rows of the graphs that ran."""
+def denoise_packs(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
+    """The latents of all packs after two steps in turns, and the tokens of the graph that each step ran in (or 0)."""
     packs = [make_tasks(kind, runner) for kind in PACKS]
     for tasks in packs:
         runner.encode(tasks)
-    rows = []
+    graph_tokens = []
     for _ in range(2):
         for tasks in packs:
-            rows.append(runner.denoise(tasks).graph_tokens)
+            graph_tokens.append(runner.denoise(tasks).graph_tokens)
             for task in tasks:
                 task.step += 1
-    return [state_of(task).latents.clone() for tasks in packs for task in tasks], rows
+    return [state_of(task).latents.clone() for tasks in packs for task in tasks], graph_tokens
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_a_graph_draws_what_its_kernels_draw(shape: Shape) -> None:
+def test_graph_steps_match_plain_steps(shape: Shape) -> None:
     runner = make_runner(shape, DEVICE, torch.float32, "none")
-    expected, rows = draw(runner)
-    assert set(rows) == {0}
+    expected, graph_tokens = denoise_packs(runner)
+    assert set(graph_tokens) == {0}
     runner.graphs = GraphRunner(runner.models.transformer, 128, shape.sprint)
     runner.graphs.capture(Recorder(DEVICE, until=math.inf))
-    actual, rows = draw(runner)
-    assert all(rows)
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert_close(ours, theirs, relative=1e-5)
+    actual, graph_tokens = denoise_packs(runner)
+    assert all(graph_tokens)
+    for replayed, plain in zip(actual, expected, strict=True):
+        assert_close(replayed, plain, relative=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # of numpy, which interprets it
-def test_graphs_of_prompts_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")  # numpy's, in the interpreter
+def test_graph_prompts_and_images_match_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.worker.decoder.GRAPH_SIZES", ((64, 96), (64, 64)))
     runner = make_runner(TINY, DEVICE, torch.float32, "none")
-    tasks = make_tasks("of all kinds", runner)
+    tasks = make_tasks("all kinds of guidance", runner)
 
     def run() -> tuple[list[torch.Tensor], list[np.ndarray], int]:
-        """What encoding gives, pictures of the noise, and how much of both was replayed."""
+        """Text keys, images decoded from the noise, and the number of forwards that a graph replayed."""
         forwards = [runner.encode(tasks), *(runner.decode_forwards(task) for task in tasks)]
         states = [state_of(task) for task in tasks]
         for state in states:
             state.old_denoised = state.latents
-        pictures = [wait() for wait in [runner.decode(task) for task in tasks]]
-        return [state.text.keys for state in states], pictures, sum(f.replayed for f in forwards)
+        images = [wait() for wait in [runner.decode(task) for task in tasks]]
+        return [state.text.keys for state in states], images, sum(f.replayed for f in forwards)
 
-    expected_keys, expected_pictures, replayed = run()
+    expected_keys, expected_images, replayed = run()
     assert replayed == 0
     runner.decoder.capture(math.inf)
     runner.prompts.capture(Recorder(DEVICE, math.inf))
-    keys, pictures, replayed = run()
+    keys, images, replayed = run()
     assert replayed >= 1 + 2
-    for ours, theirs in zip(keys, expected_keys, strict=True):
-        assert_close(ours, theirs, relative=1e-5)
-    for picture, expected in zip(pictures, expected_pictures, strict=True):
-        assert np.abs(picture.astype(int) - expected).max() <= 1
-        assert picture.std() > 10
+    for replayed_keys, plain_keys in zip(keys, expected_keys, strict=True):
+        assert_close(replayed_keys, plain_keys, relative=1e-5)
+    for image, expected in zip(images, expected_images, strict=True):
+        assert np.abs(image.astype(int) - expected).max() <= 1
+        assert image.std() > 10
