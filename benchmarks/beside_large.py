@@ -1,4 +1,4 @@
-"""Small pictures beside an endless stream of large ones: what does the company cost, and do the large ones advance?
+"""Latency of small images while a server generates large ones without end, and whether the large ones advance.
 
 python -m benchmarks.beside_large --large 1024
 """
@@ -6,65 +6,70 @@ python -m benchmarks.beside_large --large 1024
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 
 import httpx2
 
 from server.bench import percentile
 
+from .arguments import make_parser, parse
 from .live import serve
 
-SMALL = 256
-STEPS = 20
+WARM_UP = 3
 
 
-async def draw(client: httpx2.AsyncClient, side: int, seed: int) -> float:
-    """Seconds until the picture is there."""
+async def generate(client: httpx2.AsyncClient, px: int, steps: int, seed: int) -> float:
+    """Seconds until the response with the image has arrived."""
     started = time.perf_counter()
-    body = {"prompt": "a red circle", "size": f"{side}x{side}", "num_inference_steps": STEPS, "seed": seed}
-    answer = await client.post("/v1/images/generations", json=body)
-    answer.raise_for_status()
+    body = {"prompt": "a red circle", "size": f"{px}x{px}", "num_inference_steps": steps, "seed": seed}
+    response = await client.post("/v1/images/generations", json=body)
+    response.raise_for_status()
     return time.perf_counter() - started
 
 
-async def in_turn(client: httpx2.AsyncClient, side: int, count: int) -> list[float]:
-    return [await draw(client, side, seed) for seed in range(count)]
+async def generate_in_turn(client: httpx2.AsyncClient, px: int, steps: int, count: int) -> list[float]:
+    return [await generate(client, px, steps, seed) for seed in range(count)]
 
 
-async def endless(client: httpx2.AsyncClient, side: int, seconds: list[float]) -> None:
+async def generate_forever(client: httpx2.AsyncClient, px: int, steps: int, seconds: list[float]) -> None:
     while True:
-        seconds.append(await draw(client, side, len(seconds)))
+        seconds.append(await generate(client, px, steps, len(seconds)))
 
 
-async def measure(url: str, large: int, streams: int, count: int) -> None:
+async def measure(url: str, args: argparse.Namespace) -> None:
+    small, large, steps, count = args.small, args.large, args.steps, args.images
     async with httpx2.AsyncClient(base_url=url, timeout=600) as client:
-        await in_turn(client, SMALL, 3)
-        alone = await in_turn(client, SMALL, count)
-        (large_alone,) = await in_turn(client, large, 1)
+        await generate_in_turn(client, small, steps, WARM_UP)
+        alone = await generate_in_turn(client, small, steps, count)
+        (large_alone,) = await generate_in_turn(client, large, steps, 1)
         finished: list[float] = []
-        company = [asyncio.create_task(endless(client, large, finished)) for _ in range(streams)]
+        streams = [asyncio.create_task(generate_forever(client, large, steps, finished)) for _ in range(args.streams)]
         await asyncio.sleep(1)
         started = time.perf_counter()
-        beside = await in_turn(client, SMALL, count)
+        beside = await generate_in_turn(client, small, steps, count)
         elapsed = time.perf_counter() - started
-        for task in company:
-            task.cancel()
+        for stream in streams:
+            stream.cancel()
     p95 = [percentile(seconds, 95) for seconds in (alone, beside)]
-    print(f"{SMALL} px alone             p50 {percentile(alone, 50):.2f} s, p95 {p95[0]:.2f} s of {count}")
-    print(f"beside {streams} x {large} px      p50 {percentile(beside, 50):.2f} s, p95 {p95[1]:.2f} s of {count}")
-    print(f"ratio of p95             {p95[1] / p95[0]:.2f} (wanted at most 2)")
+    print(f"demo model on the CPU, {steps} steps; seconds per image, of {count} images of {small} px each")
+    print(f"{small} px alone             p50 {percentile(alone, 50):.2f} s, p95 {p95[0]:.2f} s")
+    print(f"beside {args.streams} x {large} px      p50 {percentile(beside, 50):.2f} s, p95 {p95[1]:.2f} s")
+    print(f"ratio of p95             {p95[1] / p95[0]:.2f} (target: at most 2)")
     print(
         f"{large} px meanwhile       {len(finished)} finished in {elapsed:.0f} s; alone one takes {large_alone:.2f} s"
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.beside_large", description=__doc__)
-    parser.add_argument("--large", type=int, default=512, help="side of the large ones in pixels (%(default)s)")
-    parser.add_argument("--streams", type=int, default=1, help="of large ones (%(default)s)")
-    parser.add_argument("--count", type=int, default=40, help="small pictures (%(default)s)")
-    arguments = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser("beside_large", __doc__)
+    parser.add_argument("--small", type=int, default=256, help="side of small images in pixels (default: %(default)s)")
+    parser.add_argument("--large", type=int, default=512, help="side of large images in pixels (default: %(default)s)")
+    parser.add_argument("--streams", type=int, default=1, help="concurrent large images (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=40, help="number of small images (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps per image (default: %(default)s)")
+    args = parse(parser, argv, small=64, large=128, images=2, steps=1)
     with serve("--max-queue-seconds", "600") as server:
-        asyncio.run(measure(server.url, arguments.large, arguments.streams, arguments.count))
+        asyncio.run(measure(server.url, args))
 
 
 if __name__ == "__main__":

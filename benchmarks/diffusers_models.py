@@ -1,4 +1,4 @@
-"""diffusers' transformer and autoencoder on the weights of a runner: what a benchmark runs beside ours."""
+"""diffusers' transformer and autoencoder on the weights of a runner, as the baseline of a benchmark."""
 
 from collections.abc import Callable
 
@@ -9,39 +9,41 @@ from engine.worker.runner import ModelRunner
 
 from .random_models import Shape
 
-TEXT_ROWS = 300
-"""diffusers pads every prompt to as many, in both branches."""
+TEXT_TOKENS = 300
+"""diffusers pads every prompt to this length, in both branches."""
 
 
 def make_encode(runner: ModelRunner, batch: int) -> Callable[[], object]:
-    """Prompts after the whole instruction, and empty negative ones, both filled up and encoded for every picture."""
+    """Encodes padded prompts after the whole instruction, and padded empty negative prompts, for every image."""
     model, instruction = runner.models.text_encoder, len(runner.prompts.prefix.ids)
     texts = [
         torch.randint(model.config.vocab_size, (batch, length), device=runner.device)
-        for length in (instruction + TEXT_ROWS - 2, TEXT_ROWS)
+        for length in (instruction + TEXT_TOKENS - 2, TEXT_TOKENS)
     ]
     masks = [torch.ones_like(text) for text in texts]
     return lambda: [model(text, attention_mask=mask) for text, mask in zip(texts, masks, strict=True)]
 
 
 def make_step(runner: ModelRunner, shape: Shape, side: int, batch: int, compiled: bool) -> Callable[[], torch.Tensor]:
-    """One forward under guidance for `batch` pictures of side x side latents."""
+    """One forward under guidance for `batch` images of side x side latents."""
     device, dtype = runner.device, runner.models.dtype
     with torch.device("meta"):
         model = SanaTransformer2DModel(**shape.transformer).eval()
     weights = runner.models.transformer.state_dict()
-    model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)  # ours may be packed too
+    model.load_state_dict(
+        {name: weights[name] for name in model.state_dict()}, assign=True
+    )  # ours may hold packed ones too
     if compiled:
         model.compile()
     latents = torch.randn(2 * batch, model.config.in_channels, side, side, device=device, dtype=dtype)
-    text = torch.randn(2 * batch, TEXT_ROWS, model.config.caption_channels, device=device, dtype=dtype)
+    text = torch.randn(2 * batch, TEXT_TOKENS, model.config.caption_channels, device=device, dtype=dtype)
     times = torch.full((2 * batch,), 500.0, device=device)
-    mask = torch.ones(2 * batch, TEXT_ROWS, device=device, dtype=torch.int64)
+    mask = torch.ones(2 * batch, TEXT_TOKENS, device=device, dtype=torch.int64)
     return lambda: model(latents, text, times, encoder_attention_mask=mask, return_dict=False)[0]
 
 
 def make_decode(runner: ModelRunner, shape: Shape, side: int, compiled: bool) -> Callable[[], torch.Tensor]:
-    """Decodes one picture."""
+    """Decodes one image of side x side latents."""
     with torch.device("meta"):
         decoder = AutoencoderDC(**shape.vae).eval().decoder
     decoder.load_state_dict(runner.models.decoder.state_dict(), assign=True)

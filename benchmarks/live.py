@@ -1,4 +1,4 @@
-"""A server of our own to load, and what is seen of it from outside: latency of /health, memory, engine processes."""
+"""A local server to load, and how it looks from outside: latency of /health, memory, engine processes."""
 
 import contextlib
 import os
@@ -19,20 +19,20 @@ class Server:
     pid: int
 
     def engines(self) -> list[int]:
-        """Its engine processes; none while one is being restarted."""
-        lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # by the thread that started them
+        """Process ids of its engines; empty while one is being restarted."""
+        lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # one file per thread that started children
         found = [int(child) for each in lists for child in each.read_text().split()]
         return [child for child in found if b"spawn_main" in command_of(child)]
 
     def resident_bytes(self) -> int:
-        """Of the server and its engines."""
+        """Resident memory of the server and its engines."""
         return sum(resident_bytes(pid) for pid in (self.pid, *self.engines()))
 
 
 def command_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return b""
 
 
@@ -46,7 +46,7 @@ def resident_bytes(pid: int) -> int:
 
 @contextlib.contextmanager
 def serve(*flags: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """A server with the demo model on the CPU."""
+    """Runs `sana serve` with the demo model on the CPU; `environment` adds to this process's own."""
     command = [sys.executable, "-m", "server.cli", "serve", "--device", "cpu", "--port", "0", "--log-level", "error"]
     with subprocess.Popen(
         [*command, *flags], stdout=subprocess.PIPE, text=True, env=os.environ | (environment or {})
@@ -65,16 +65,16 @@ connection = HTTPConnection(sys.argv[1])
 while True:
     started = time.perf_counter()
     connection.request("GET", "/health")
-    answer = connection.getresponse()
-    assert answer.read() and answer.status == 200
+    response = connection.getresponse()
+    assert response.read() and response.status == 200
     print(time.perf_counter() - started, flush=True)
     time.sleep(0.01)
 """
 
 
 @contextlib.contextmanager
-def health_asked(url: str) -> Iterator[list[float]]:
-    """Seconds of each answer, complete at the end; in a process of its own, since this one is busy itself."""
+def probe_health(url: str) -> Iterator[list[float]]:
+    """Latencies of /health in seconds, complete at the end. A separate process probes, because this one is busy."""
     seconds: list[float] = []
     command = [sys.executable, "-c", HEALTH, url.removeprefix("http://")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -88,19 +88,19 @@ def health_asked(url: str) -> Iterator[list[float]]:
 
 
 @contextlib.contextmanager
-def memory_watched(server: Server) -> Iterator[list[int]]:
-    """Resident bytes of the server and its engines, once a second."""
+def sample_memory(server: Server) -> Iterator[list[int]]:
+    """Resident memory of the server and its engines in bytes, sampled once a second."""
     samples: list[int] = []
     done = threading.Event()
 
-    def watch() -> None:
+    def sample() -> None:
         while not done.wait(MEMORY_SECONDS):
             samples.append(server.resident_bytes())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     try:
         yield samples
     finally:
         done.set()
-        watcher.join()
+        sampler.join()

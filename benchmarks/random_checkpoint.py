@@ -1,4 +1,4 @@
-"""Checkpoints of any size with random weights, streamed to disk: a few seconds per gigabyte, no memory to speak of."""
+"""Checkpoints of any size with random weights, streamed to disk: a few seconds per gigabyte and little memory."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ from engine.models.dc_ae import DCAEDecoder, DCAEEncoder
 from engine.models.sana import SanaTransformer
 
 BLOCK_ELEMENTS = 2**22
-"""Every tensor repeats one block of random numbers."""
+"""Size of the block of random numbers that every tensor repeats."""
 SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",
     "algorithm_type": "dpmsolver++",
@@ -42,10 +42,10 @@ def write_random_checkpoint(
     text_encoder: Gemma2Config,
     tokenizer: PreTrainedTokenizerBase,
 ) -> int:
-    """A bf16 checkpoint in diffusers layout that both engines load.
+    """Writes a bf16 checkpoint in diffusers layout that both engines load.
 
     Returns:
-        Bytes of the weights that text-to-image needs: all but the autoencoder's encoder.
+        Bytes of the weights that text-to-image needs: all except the autoencoder's encoder.
     """
     vae_config = DCAEConfig.from_dict(dict(vae))
     with torch.device("meta"):
@@ -77,7 +77,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_random_safetensors(path: Path, shapes: Mapping[str, torch.Size]) -> None:
-    """bf16 tensors in the safetensors format: length of the header, header, data."""
+    """Writes bf16 tensors in the safetensors format: length of the header, header, data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for key, shape in shapes.items():
@@ -94,7 +94,7 @@ def write_random_safetensors(path: Path, shapes: Mapping[str, torch.Size]) -> No
 
 
 def random_bytes(block: torch.Tensor, shape: torch.Size) -> Iterator[memoryview]:
-    """Variance-preserving matrices, and vectors around one, so that activations neither vanish nor overflow."""
+    """Yields the bytes of one bf16 tensor. Matrices preserve variance and vectors are near 1: nothing overflows."""
     values = block[: shape.numel()]
     values = 1 + 0.1 * values if len(shape) == 1 else values * shape[1:].numel() ** -0.5
     data = values.bfloat16().view(torch.uint8).numpy().data

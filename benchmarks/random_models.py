@@ -1,11 +1,11 @@
-"""Models of the real shapes with random weights, made on the device: no files, the same weights for both engines."""
+"""Models of the real shapes with random weights, made on the device; both engines run the same weights."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Gemma2Config, Gemma2Model
+from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from engine.checkpoints.diffusers import Checkpoint, SolverConfig
 from engine.checkpoints.loader import Models
@@ -21,7 +21,9 @@ from .real_size import DC_AE_1_1, PROMPT, SIZES
 
 TINY_DC_AE = dict(
     attention_head_dim=16,
+    encoder_block_out_channels=(16, 16, 32, 32, 64, 64),
     decoder_block_out_channels=(16, 16, 32, 32, 64, 64),
+    encoder_layers_per_block=(1,) * 6,
     decoder_layers_per_block=(1,) * 6,
 )
 TINY = dict(
@@ -33,13 +35,15 @@ TINY = dict(
     cross_attention_dim=64,
     caption_channels=48,
 )
-TINY_GEMMA = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=24)
+TINY_GEMMA: dict[str, Any] = dict(
+    hidden_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=24
+)
 SPRINT = dict(guidance_embeds=True, qk_norm="rms_norm_across_heads")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a random model is made from."""
+    """Configurations of a random model."""
 
     transformer: dict[str, Any]
     vae: dict[str, Any]
@@ -48,7 +52,7 @@ class Shape:
 
 
 def shape_of(name: str) -> Shape:
-    """0.6B, 1.6B, sprint-1.6B or tiny."""
+    """The shape called 0.6B, 1.6B, sprint-1.6B or tiny."""
     tokens = len(tokenizer())
     if name == "tiny":
         return Shape(TINY, DC_AE_1_1 | TINY_DC_AE, Gemma2Config(vocab_size=tokens, **TINY_GEMMA), sprint=False)
@@ -57,13 +61,14 @@ def shape_of(name: str) -> Shape:
     return Shape(size | (SPRINT if sprint else {}), DC_AE_1_1, Gemma2Config(vocab_size=256_000), sprint)
 
 
-def tokenizer() -> Any:
+def tokenizer() -> GemmaTokenizer:
+    """Tokenizer trained on the instruction: about as many tokens as Gemma's own makes of it."""
     return gemma_tokenizer([COMPLEX_HUMAN_INSTRUCTION, PROMPT], vocab_size=2000)
 
 
 @torch.no_grad()
 def randomize(module: nn.Module, seed: int) -> None:
-    """Variance-preserving matrices, vectors around one: activations neither vanish nor overflow."""
+    """Variance-preserving matrices and vectors near 1: activations neither vanish nor overflow."""
     torch.manual_seed(seed)
     for weight in module.parameters():
         if weight.ndim > 1:
@@ -80,7 +85,7 @@ def make_runner(
     quantization: str,
     compute: torch.dtype | None = None,
 ) -> ModelRunner:
-    """Our engine with random weights, made in `dtype`, and computing in another where `compute` says so."""
+    """Our engine with random weights of type `dtype`, computing in `compute` (default: `dtype`)."""
     transformer_config = SanaConfig.from_dict(shape.transformer)
     decoder_config = DCAEConfig.from_dict(shape.vae)
     shape.gemma._attn_implementation = "eager"
@@ -96,7 +101,7 @@ def make_runner(
     for seed, module in enumerate((transformer, decoder, encoder)):
         randomize(module, seed)
         module.to(compute or dtype)
-    decoder.to(memory_format=torch.channels_last)
+    decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.freeze()
     if device.type == "cuda":
         transformer.pack()
@@ -105,4 +110,4 @@ def make_runner(
     solver = SolverConfig(scm=shape.sprint)
     checkpoint = Checkpoint("random", {}, transformer_config, decoder_config, solver, dtype)
     models = Models(transformer, decoder, encoder, tokenizer(), device, compute or dtype)
-    return ModelRunner(models, checkpoint, prompt_cache_bytes=0)  # every prompt is encoded
+    return ModelRunner(models, checkpoint, prompt_cache_bytes=0)  # no cache: encode is measured

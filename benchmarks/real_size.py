@@ -1,8 +1,8 @@
-"""Real sizes without real weights: our engine beside diffusers on one random checkpoint, stage by stage.
+"""Our engine and diffusers on one random checkpoint of a real size, stage by stage.
 
     python -m benchmarks.real_size --folder random-0.6B --size 0.6B --steps 2
 
-Each engine runs in a process of its own, so that its peak memory is its own.
+Each engine runs in a separate process, so that their peak memory is separate.
 """
 
 import argparse
@@ -10,9 +10,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from .arguments import make_parser, parse
 
 SIZES: dict[str, dict[str, Any]] = {
     "0.6B": {
@@ -45,11 +47,11 @@ STAGES = {
     "decode": "decode [s]",
 }
 Times = dict[str, tuple[float, float]]
-"""Stage to (seconds, CPU seconds of all threads). The second tells on a machine that others use too."""
+"""Stage to (seconds, CPU seconds of all threads); the second is the fairer figure on a shared machine."""
 
 
 class Stopwatch:
-    """Time since the last lap, per stage; of a stage that is run again, the fastest."""
+    """Time since the last lap, by stage; the fastest when a stage runs more than once."""
 
     def __init__(self) -> None:
         self.times: Times = {}
@@ -66,26 +68,21 @@ class Stopwatch:
 
 
 def write(folder: Path, size: str) -> int:
-    """Writes the checkpoint unless it is there. Returns the bytes of its weights."""
-    from transformers import Gemma2Config
-
-    from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION
-    from tests.text_models import gemma_tokenizer
-
+    """Writes the checkpoint unless it exists. Returns the bytes of its weights."""
     from .random_checkpoint import write_random_checkpoint
+    from .random_models import shape_of, tokenizer
 
     done = folder / "bytes"
     if not done.is_file():
-        # A tokenizer that knows the instruction's words: about as many tokens as Gemma's own makes of it.
-        tokenizer = gemma_tokenizer([COMPLEX_HUMAN_INSTRUCTION, PROMPT], vocab_size=2000)
+        shape = shape_of(size)
         started = time.perf_counter()
-        needed = write_random_checkpoint(folder, SIZES[size], DC_AE_1_1, Gemma2Config(), tokenizer)
+        needed = write_random_checkpoint(folder, shape.transformer, shape.vae, shape.gemma, tokenizer())
         print(f"wrote {folder} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
         done.write_text(str(needed))
     return int(done.read_text())
 
 
-def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
+def run_ours(folder: Path, px: int, steps: int, images: int) -> Times:
     import torch
 
     from engine import EngineConfig, GenerationParams
@@ -101,8 +98,8 @@ def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
     watch.lap("load")
     runner = ModelRunner(models, checkpoint, EngineConfig().prompt_cache_bytes)
     watch.lap("prepare")
-    for picture in range(pictures):  # each has a prompt of its own: none is found in the cache
-        params = GenerationParams(f"{PROMPT} {picture}", px, px, steps, GUIDANCE, 0, negative_prompt=NEGATIVE)
+    for image in range(images):  # each has a different prompt: none is found in the cache
+        params = GenerationParams(f"{PROMPT} {image}", px, px, steps, GUIDANCE, 0, negative_prompt=NEGATIVE)
         task = ImageTask("0", 0, params, guided=True, tokens=2 * (px // 32) ** 2)
         runner.encode((task,))
         watch.lap("encode")
@@ -115,7 +112,7 @@ def run_ours(folder: Path, px: int, steps: int, pictures: int) -> Times:
     return watch.times
 
 
-def run_diffusers(folder: Path, px: int, steps: int, pictures: int) -> Times:
+def run_diffusers(folder: Path, px: int, steps: int, images: int) -> Times:
     import torch
     from diffusers import SanaPipeline
 
@@ -129,8 +126,8 @@ def run_diffusers(folder: Path, px: int, steps: int, pictures: int) -> Times:
     names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
     instruction = COMPLEX_HUMAN_INSTRUCTION.split("\n")
     with torch.inference_mode():
-        for picture in range(pictures):
-            prompt = f"{PROMPT} {picture}"
+        for image in range(images):
+            prompt = f"{PROMPT} {image}"
             texts = pipeline.encode_prompt(prompt, True, NEGATIVE, complex_human_instruction=instruction)
             watch.lap("encode")
             latents = pipeline(
@@ -155,22 +152,22 @@ ENGINES: dict[str, Callable[[Path, int, int, int], Times]] = {"sana-serve": run_
 
 
 def peak_bytes() -> int:
-    """High-water mark of this process's resident memory, mapped weight files included."""
+    """Peak resident memory of this process, mapped weight files included."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def measure(engine: str, arguments: argparse.Namespace) -> tuple[Times, float]:
+def measure(engine: str, args: argparse.Namespace) -> tuple[Times, float]:
     """Runs one engine in a child process. Returns its times, and its peak memory in GiB.
 
     The files are read once before, so that both engines load from the page cache.
     """
-    for file in arguments.folder.rglob("*.safetensors"):
+    for file in args.folder.rglob("*.safetensors"):
         with file.open("rb") as opened:
             while opened.read(2**24):
                 pass
-    options = [f"--folder={arguments.folder}", f"--size={arguments.size}", f"--steps={arguments.steps}"]
-    options += [f"--px={arguments.px}", f"--pictures={arguments.pictures}", f"--engine={engine}"]
+    options = [f"--folder={args.folder}", f"--engine={engine}"]
+    options += [f"--px={args.px}", f"--steps={args.steps}", f"--images={args.images}"]
     command = [sys.executable, "-m", "benchmarks.real_size", *options]
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(child.stdout.splitlines()[-1])
@@ -182,19 +179,19 @@ def add(*times: tuple[float, float]) -> tuple[float, float]:
 
 
 def end_to_end(times: Times, steps: int) -> tuple[float, float]:
-    """Prompt to picture in a process that is ready, from the measured stages."""
+    """Times from prompt to image in a process that is ready, as the sum of the measured stages."""
     return add(times["encode"], *[times["step"]] * steps, times["decode"])
 
 
-def report(results: dict[str, tuple[Times, float]], weights: int, arguments: argparse.Namespace) -> None:
-    labels = STAGES | {"total": f"end to end, {arguments.steps} steps [s]"}
+def report(results: dict[str, tuple[Times, float]], weights: int, args: argparse.Namespace) -> None:
+    labels = STAGES | {"total": f"end to end, {args.steps} steps [s]"}
     for times, _ in results.values():
-        times["total"] = end_to_end(times, arguments.steps)
+        times["total"] = end_to_end(times, args.steps)
         times["scaled"] = end_to_end(times, FULL_STEPS)
     labels["scaled"] = f"end to end, scaled to {FULL_STEPS} steps [s]"
     (ours, our_peak), (theirs, their_peak) = results["sana-serve"], results["diffusers"]
-    what = f"{arguments.size}, {arguments.px} px, bf16 on the CPU, guidance {GUIDANCE}"
-    print(f"{what}; weights {weights / 2**30:.2f} GiB; fastest of {arguments.pictures}; CPU seconds in brackets")
+    what = f"{args.size}, {args.px} px, bf16 on the CPU, guidance {GUIDANCE}"
+    print(f"{what}; weights {weights / 2**30:.2f} GiB; fastest of {args.images} images; CPU seconds in brackets")
     print(f"{'':40}{'sana-serve':>20}{'diffusers':>20}{'ratio':>8}{'CPU':>8}")
     for key, label in labels.items():
         (wall, cpu), (their_wall, their_cpu) = ours[key], theirs[key]
@@ -205,21 +202,21 @@ def report(results: dict[str, tuple[Times, float]], weights: int, arguments: arg
     print("ratio: diffusers / sana-serve; above 1 we are faster or smaller")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the checkpoint is, or is to be, written")
-    parser.add_argument("--size", choices=SIZES, default="0.6B")
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--px", type=int, default=512)
-    parser.add_argument("--pictures", type=int, default=3)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser("real_size", __doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="checkpoint folder; written unless it exists")
+    parser.add_argument("--size", choices=SIZES, default="0.6B", help="transformer to write (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="denoising steps per image (default: %(default)s)")
+    parser.add_argument("--px", type=int, default=512, help="side of an image in pixels (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=3, help="images, of which the fastest (default: %(default)s)")
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.engine:
-        times = ENGINES[arguments.engine](arguments.folder, arguments.px, arguments.steps, arguments.pictures)
+    args = parse(parser, argv, size="tiny", steps=1, px=64, images=1)
+    if args.engine:
+        times = ENGINES[args.engine](args.folder, args.px, args.steps, args.images)
         print(json.dumps({"times": times, "peak": peak_bytes()}))
         return
-    weights = write(arguments.folder, arguments.size)
-    report({engine: measure(engine, arguments) for engine in ENGINES}, weights, arguments)
+    weights = write(args.folder, args.size)
+    report({engine: measure(engine, args) for engine in ENGINES}, weights, args)
 
 
 if __name__ == "__main__":

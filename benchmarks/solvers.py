@@ -1,13 +1,14 @@
-"""Flow-DPM-Solver beside Euler on the embedded model: `python -m benchmarks.solvers --each 30`.
+"""Flow-DPM-Solver and Euler on the demo model: share of prompts passed, and distance to the converged image.
 
-Two measures: the exam, and the distance of the pictures from those that very many steps draw of the same noise.
+    python -m benchmarks.solvers --each 30
+
+The PSNR compares each image with the one that many steps generate from the same noise.
 """
 
-import argparse
 import asyncio
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,30 +21,33 @@ from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_
 from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
 from server.evaluation.suite import KINDS
 
-CONVERGED_STEPS = 100
+from .arguments import make_parser, parse
+
 CONVERGED_EACH = 2
-"""Prompts of each kind that are drawn in so many steps."""
+"""Prompts of each kind that are also generated with the steps of --converged."""
 
 
 def psnr(mark: Mark, exact: Mark) -> float:
-    """Of two pictures of one task, in dB."""
+    """PSNR of two images of one task, in dB."""
     error = np.square(mark.picture.astype(float) - exact.picture).mean()
     return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
 
 def euler_schedule(steps: int, shift: float) -> Schedule:
-    """x + (sigma' - sigma) v on the same noise levels, in the coefficients of `solver_step`."""
+    """Euler's x + (sigma' - sigma) v on the same noise levels, as coefficients of `solver_step`."""
     sigmas = flow_sigmas(steps, shift)
     rows = [[1.0, -sigma, following / sigma, 1 - following / sigma, 0.0, 0.0] for sigma, following in pairwise(sigmas)]
     times = torch.from_numpy(flow_timesteps(sigmas)).float()
     return Schedule(times, 1.0, torch.ones(steps), torch.tensor(rows, dtype=torch.float32))
 
 
-def sit(core: EngineCore, events: "queue.SimpleQueue[Event | StepReport]", each: int, steps: int) -> list[Mark]:
-    """The exam on an engine core in this process, a picture at a time."""
+def examine_core(
+    core: EngineCore, events: "queue.SimpleQueue[Event | StepReport]", each: int, steps: int
+) -> list[Mark]:
+    """Marks of the exam on an engine core in this process, one image at a time."""
     size = core.model.default_size[0]
 
-    async def draw(prompt: str, seed: int) -> bytes:
+    async def generate(prompt: str, seed: int) -> bytes:
         params = GenerationParams(prompt, size, size, steps, core.model.default_guidance, seed)
         core.submit(Submit(str(seed), params))
         while core.busy:
@@ -55,39 +59,40 @@ def sit(core: EngineCore, events: "queue.SimpleQueue[Event | StepReport]", each:
             if isinstance(event, Finished):
                 return event.image
 
-    return asyncio.run(examine(draw, ExamSettings(each=each)))
+    return asyncio.run(examine(generate, ExamSettings(each=each)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__)
-    parser.add_argument("--each", type=int, default=30, help="prompts of each kind (%(default)s)")
-    each = parser.parse_args().each
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser("solvers", __doc__)
+    each_help = f"prompts of each of the {len(KINDS)} kinds (default: %(default)s)"
+    parser.add_argument("--each", type=int, default=30, help=each_help)
+    parser.add_argument("--steps", default="20,14,6", help="steps of Flow-DPM-Solver (default: %(default)s)")
+    parser.add_argument("--euler-steps", default="40,14,6", help="steps of Euler (default: %(default)s)")
+    converged_help = "steps of the image that counts as converged (default: %(default)s)"
+    parser.add_argument("--converged", type=int, default=100, help=converged_help)
+    args = parse(parser, argv, each=1, steps="1", euler_steps="2", converged=3)
     events: queue.SimpleQueue[Event | StepReport] = queue.SimpleQueue()
     core = EngineCore(EngineConfig(device="cpu"), events.put)
     shift = core.runner.solver.flow_shift
     flow_dpm: Callable[[int], Schedule] = lambda steps: dpmpp_2m_schedule(steps, shift)  # noqa: E731
     euler: Callable[[int], Schedule] = lambda steps: euler_schedule(steps, shift)  # noqa: E731
-    core.runner.schedule = flow_dpm  # type: ignore[method-assign]
-    converged = sit(core, events, CONVERGED_EACH, CONVERGED_STEPS)
+    core.runner.schedule = flow_dpm  # type: ignore[method-assign, assignment]
+    converged = examine_core(core, events, min(args.each, CONVERGED_EACH), args.converged)
+    print(f"PSNR in dB: median to {args.converged} steps of Flow-DPM-Solver, over {len(converged)} images")
     print(f"{'':22}{'PSNR':>7}{'overall':>9}   95 % interval    " + "".join(f"{kind:>19}" for kind in KINDS))
-    for name, schedule, steps in (
-        ("Flow-DPM-Solver 20", flow_dpm, 20),
-        ("Flow-DPM-Solver 14", flow_dpm, 14),
-        ("Euler 14", euler, 14),
-        ("Euler 40", euler, 40),
-        ("Flow-DPM-Solver 6", flow_dpm, 6),
-        ("Euler 6", euler, 6),
-    ):
-        core.runner.schedule = schedule  # type: ignore[method-assign]
+    runs = [("Flow-DPM-Solver", flow_dpm, int(steps)) for steps in args.steps.split(",")]
+    runs += [("Euler", euler, int(steps)) for steps in args.euler_steps.split(",")]
+    for name, schedule, steps in runs:
+        core.runner.schedule = schedule  # type: ignore[method-assign, assignment]
         started = time.monotonic()
-        marks = sit(core, events, each, steps)
+        marks = examine_core(core, events, args.each, steps)
         passed = sum(mark.passed for mark in marks)
         low, high = wilson(passed, len(marks))
         kinds = "".join(f"{right:>13} of {asked:>2}" for right, asked in shares(marks).values())
         seconds = time.monotonic() - started
         near = np.median([psnr(mark, exact) for mark, exact in zip(marks, converged, strict=False)])
         overall = f"{passed / len(marks):>9.1%}   {low:.1%} to {high:.1%}"
-        print(f"{name:22}{near:>7.1f}{overall} {kinds}   {seconds:.0f} s", flush=True)
+        print(f"{f'{name} {steps}':22}{near:>7.1f}{overall} {kinds}   {seconds:.0f} s", flush=True)
     core.close()
 
 

@@ -42,7 +42,7 @@ def generators(params: GenerationParams) -> list[torch.Generator]:
 
 def draw_reference(pipeline: SanaPipeline | SanaSprintPipeline, params: GenerationParams) -> np.ndarray:
     """Pixels uint8 [n, H, W, 3]."""
-    extra = {}
+    extra: dict[str, object] = {}
     if isinstance(pipeline, SanaSprintPipeline):
         if params.num_inference_steps != 2:  # diffusers refuses any other count while its two-step angle is set
             extra["intermediate_timesteps"] = None

@@ -28,7 +28,7 @@ BOUNDARY_MERGES = [(":", SPACE), (":" + SPACE, "x"), (SPACE + "Prompt", ":")]
 def gemma_tokenizer(corpus: Sequence[str] = CORPUS, vocab_size: int = 420) -> GemmaTokenizer:
     """Specials have the ids 0..4; `<bos>` is added, `<eos>` is not."""
     vocab, merges = trained_vocab(corpus, vocab_size)
-    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges)
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges)  # type: ignore[arg-type]  # pairs are also read
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", vocab["<bos>"])]
     )

@@ -1,19 +1,24 @@
-"""Everything from nothing: `python -m recipes.demo --budget-minutes 120`; run it again to resume where it stopped."""
+"""Trains the demo checkpoint from scratch. Run it again to resume where it stopped.
+
+python -m recipes.demo --budget-minutes 180
+"""
 
 import argparse
 import copy
 import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 
-from .autoencoder import Autoencoder, channels_last, held_out_psnr, pixels, train_autoencoder, train_decoder
+from .autoencoder import HELD_OUT, Autoencoder, channels_last, held_out_psnr, pixels, train_autoencoder, train_decoder
 from .diffusion import Generator, Rates, Stage, train_generator
 from .export import export, restore
+from .images import save_grid
 from .latents import encode_scenes
-from .pictures import save_grid
 from .reading import train_reading
 from .sampling import PROMPTS, decode, sample
 from .settings import NATIVE_SIZE
@@ -22,9 +27,9 @@ from .text import TextEncoder, load_tokenizer
 from .training_ops import use_training_ops
 from .world import render, sample_scene
 
-# Shares of the budget. The autoencoder and reading are learnt fast; following prompts is what takes time.
+# Shares of the budget. The autoencoder and reading are learned fast; following prompts takes time.
 AUTOENCODER, DECODER, READING = 0.18, 0.07, 0.07
-# Sizes trained side by side (height, width, batch, how often), until this share of what is left.
+# Sizes trained together (height, width, batch, frequency), until this share of the remaining budget.
 Mix = tuple[tuple[int, int, int, float], ...]
 CASCADE: tuple[tuple[Mix, float], ...] = (
     (((128, 128, 256, 1.0),), 0.3),
@@ -39,86 +44,125 @@ ONWARD: Mix = (
     (512, 512, 16, 0.05),
 )
 SCENES = {(128, 128): 20000, (256, 256): 12000, (256, 384): 1500, (384, 256): 1500, (512, 512): 1000}
-ENOUGH_MINUTES = 30.0  # shorter trainings see fewer scenes: encoding them all takes two cores six minutes
+ENOUGH_MINUTES = 30.0  # shorter trainings see fewer scenes: encoding all of them takes two cores six minutes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m recipes.demo", description=__doc__)
-    parser.add_argument("--budget-minutes", type=float, default=180.0, help="training time in all, on this machine")
-    parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints, latents, sample grids")
-    parser.add_argument("--out", type=Path, default=Path("engine/demo"), help="the checkpoint in diffusers layout")
-    parser.add_argument("--start", type=Path, help="train on from such a checkpoint: diffusion alone, at half the rate")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    device = torch.device(arguments.device)
+@dataclass(frozen=True)
+class Scale:
+    """Work that does not depend on the budget.
+
+    Args:
+        standardize, held_out: scenes that the latents' statistics and the PSNR are measured on.
+        prompts, sampling_steps: of the sample grids.
+        cascade: sizes of a training from scratch.
+        onward: sizes of a training from a checkpoint.
+    """
+
+    standardize: int = 96
+    held_out: int = HELD_OUT
+    prompts: int = len(PROMPTS)
+    sampling_steps: int = 20
+    cascade: tuple[tuple[Mix, float], ...] = CASCADE
+    onward: Mix = ONWARD
+
+
+TINY_MIX: Mix = ((128, 128, 8, 1.0),)
+TINY = Scale(standardize=2, held_out=2, prompts=2, sampling_steps=1, cascade=((TINY_MIX, 1.0),), onward=TINY_MIX)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--budget-minutes", type=float, default=180.0, help="training time in total (default: %(default)s)")
+    work_help = "folder for checkpoints, latents and sample grids (default: %(default)s)"
+    add("--work", type=Path, default=Path("demo-training"), help=work_help)
+    out_help = "folder of the exported checkpoint (default: %(default)s)"
+    add("--out", type=Path, default=Path("engine/demo"), help=out_help)
+    add("--start", type=Path, help="exported checkpoint to continue from: diffusion alone, all sizes, half the rate")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+    add("--tiny", action="store_true", help="a step of each stage, seconds on a CPU: shows that the command works")
+    if parser.parse_known_args(argv)[0].tiny:  # neither overwrites the real checkpoint nor is resumed from
+        parser.set_defaults(work=Path("demo-tiny"), out=Path("demo-tiny/checkpoint"))
+    args = parser.parse_args(argv)
+    args.work.mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
     if device.type == "cpu":
         use_training_ops()
-    if arguments.start:
-        train_on(arguments.start, arguments.work, arguments.out, arguments.budget_minutes, device)
+    minutes, scale = (1e-3, TINY) if args.tiny else (args.budget_minutes, Scale())
+    if args.start:
+        train_on(args.start, args.work, args.out, minutes, device, scale)
     else:
-        train(arguments.work, arguments.out, arguments.budget_minutes, device)
+        train(args.work, args.out, minutes, device, scale)
 
 
-def train(work: Path, out: Path, minutes: float, device: torch.device) -> None:
-    """The stages of the paper in the small: autoencoder, text, then diffusion at 128 px, at 256 px and at all sizes."""
-    autoencoder = frozen_encoder(work, minutes * AUTOENCODER, device)
+def train(work: Path, out: Path, minutes: float, device: torch.device, scale: Scale) -> None:
+    """The paper's stages at small scale: autoencoder, text, then diffusion at 128 px, at 256 px and at all sizes."""
+    autoencoder = frozen_encoder(work, minutes * AUTOENCODER, device, scale)
     torch.manual_seed(1)
     reader = train_reading(TextEncoder(load_tokenizer(work)).to(device), work, minutes * READING)
     rest = minutes * (1 - AUTOENCODER - DECODER - READING)
-    cascade = [(mix, rest * until) for mix, until in CASCADE]
-    average = diffuse(autoencoder, Generator(reader).to(device), work, cascade, Rates(2e-3, text=4e-4))
-    finish(train_decoder(autoencoder, work, minutes * DECODER), average, work, out)
+    cascade = [(mix, rest * until) for mix, until in scale.cascade]
+    average = diffuse(autoencoder, Generator(reader).to(device), work, cascade, Rates(2e-3, text=4e-4), scale)
+    finish(train_decoder(autoencoder, work, minutes * DECODER, scale.held_out), average, work, out, scale)
 
 
-def train_on(start: Path, work: Path, out: Path, minutes: float, device: torch.device) -> None:
-    """All sizes at once from the weights of `start`, with its tokenizer; they have seen every stage before."""
+def train_on(start: Path, work: Path, out: Path, minutes: float, device: torch.device, scale: Scale) -> None:
+    """Trains all sizes at once from the weights of `start`, with its tokenizer; they have seen every stage before."""
     shutil.copy(start / "tokenizer" / "tokenizer.json", work)
     torch.manual_seed(1)
     autoencoder, generator = Autoencoder().to(device), Generator(TextEncoder(load_tokenizer(work))).to(device)
     restore(autoencoder, generator, start)
-    average = diffuse(channels_last(autoencoder), generator, work, [(ONWARD, minutes)], Rates(1e-3, text=6e-4))
-    finish(autoencoder, average, work, out)
+    cascade = [(scale.onward, minutes)]
+    average = diffuse(channels_last(autoencoder), generator, work, cascade, Rates(1e-3, text=6e-4), scale)
+    finish(autoencoder, average, work, out, scale)
 
 
 def diffuse(
-    autoencoder: Autoencoder, generator: Generator, work: Path, cascade: list[tuple[Mix, float]], rates: Rates
+    autoencoder: Autoencoder,
+    generator: Generator,
+    work: Path,
+    cascade: list[tuple[Mix, float]],
+    rates: Rates,
+    scale: Scale,
 ) -> Generator:
-    """Train `generator` through the cascade of sizes, each until its minute; returns the averaged weights."""
+    """Trains `generator` through the cascade of sizes, each until its minute. Returns the averaged weights."""
     share = min(1.0, cascade[-1][1] / ENOUGH_MINUTES)
-    latents = {
-        size: encode_scenes(autoencoder, *size, math.ceil(count * share), work) for size, count in SCENES.items()
-    }
+    sizes = dict.fromkeys((height, width) for mix, _ in cascade for height, width, _, _ in mix)
+    latents = {size: encode_scenes(autoencoder, *size, math.ceil(SCENES[size] * share), work) for size in sizes}
     stages = [
-        Stage(tuple((latents[height, width], batch, share) for height, width, batch, share in mix), until)
+        Stage(tuple((latents[height, width], batch, weight) for height, width, batch, weight in mix), until)
         for mix, until in cascade
     ]
     average = copy.deepcopy(generator)
-
-    def show() -> None:
-        save_grid(work / "samples.png", decode(autoencoder, sample(average, PROMPTS)), columns=8)
-
-    train_generator(generator, average, work, stages, rates, show)
+    train_generator(generator, average, work, stages, rates, lambda: save_samples(autoencoder, average, work, scale))
     return average
 
 
-def frozen_encoder(work: Path, minutes: float, device: torch.device) -> Autoencoder:
-    """The trained autoencoder with standardised latents, kept in work/standardized.pt: cached latents depend on it."""
+def save_samples(autoencoder: Autoencoder, generator: Generator, work: Path, scale: Scale) -> None:
+    latents = sample(generator, PROMPTS[: scale.prompts], steps=scale.sampling_steps)
+    save_grid(work / "samples.png", decode(autoencoder, latents), columns=8)
+
+
+def frozen_encoder(work: Path, minutes: float, device: torch.device, scale: Scale) -> Autoencoder:
+    """The trained autoencoder with standardized latents, kept in work/standardized.pt: cached latents depend on it."""
     path = work / "standardized.pt"
     if not path.exists():
-        trained = train_autoencoder(work, minutes, device)
+        trained = train_autoencoder(work, minutes, device, scale.held_out)
         rng = Random(5)
-        images = pixels([render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(96)]).to(device)
-        torch.save(standardized(trained, images).state_dict(), path)
+        scenes = [render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(scale.standardize)]
+        torch.save(standardized(trained, pixels(scenes).to(device)).state_dict(), path)
     model = Autoencoder()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return channels_last(model.to(device))
 
 
-def finish(autoencoder: Autoencoder, generator: Generator, work: Path, out: Path) -> None:
-    save_grid(work / "samples.png", decode(autoencoder, sample(generator, PROMPTS)), columns=8)
+def finish(autoencoder: Autoencoder, generator: Generator, work: Path, out: Path, scale: Scale) -> None:
+    save_samples(autoencoder, generator, work, scale)
     export(autoencoder, generator, out)
-    print(f"held-out PSNR {held_out_psnr(autoencoder):.2f} dB; wrote {out}; `sana eval` marks it", flush=True)
+    psnr = held_out_psnr(autoencoder, scale.held_out)
+    print(f"held-out PSNR {psnr:.2f} dB over {scale.held_out} scenes; wrote {out}; `sana eval` scores it", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage one: the autoencoder F32C32P1, trained on 128 px windows so that a CPU sees enough scenes."""
+"""Stage one: the autoencoder F32C32P1, trained on windows of 128 px so that a CPU sees enough scenes."""
 
 import copy
 from pathlib import Path
@@ -12,14 +12,15 @@ from torch import nn
 from engine.models.configs import DCAEConfig
 from engine.models.dc_ae import DCAEDecoder, DCAEEncoder
 
+from .images import save_grid
 from .optimizer import Muon, schedule
-from .pictures import save_grid
 from .precision import autocast
 from .run import Run, average_into
 from .settings import NATIVE_SIZE, VAE
 from .world import render, sample_scene
 
 WINDOW = 128
+HELD_OUT = 48
 
 
 class Autoencoder(nn.Module):
@@ -41,12 +42,12 @@ class Autoencoder(nn.Module):
 
 
 def channels_last(model: Autoencoder) -> Autoencoder:
-    """What convolutions on a CPU want."""
+    """The model in the memory format that is fastest for convolutions on a CPU."""
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def pixels(images: list[np.ndarray]) -> torch.Tensor:
-    """uint8 [h, w, 3] pictures to [N, 3, h, w] in [-1, 1], channels last."""
+    """Converts uint8 images [h, w, 3] to [N, 3, h, w] in [-1, 1], channels last."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
@@ -74,8 +75,8 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 @torch.no_grad()
-def held_out_psnr(model: Autoencoder, path: Path | None = None, count: int = 48) -> float:
-    """Mean PSNR in dB of `count` scenes at 256 px that training never draws."""
+def held_out_psnr(model: Autoencoder, count: int = HELD_OUT, path: Path | None = None) -> float:
+    """Mean PSNR in dB over `count` scenes at 256 px that training never sees; `path`: where to write a grid of them."""
     rng = Random(-1)
     target = pixels([render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(count)]).to(model.device)
     with autocast(model.device):
@@ -87,30 +88,40 @@ def held_out_psnr(model: Autoencoder, path: Path | None = None, count: int = 48)
 
 
 def train_autoencoder(
-    work: Path, minutes: float, device: torch.device, batch: int = 16, lr: float = 2e-3
+    work: Path, minutes: float, device: torch.device, held_out: int = HELD_OUT, batch: int = 16, lr: float = 2e-3
 ) -> Autoencoder:
-    """Both halves from scratch; keeps work/autoencoder.pt and returns the averaged weights."""
-    return _fit(Autoencoder(shortcuts=True).to(device), work / "autoencoder.pt", minutes, batch, lr, noise=0.05)
+    """Trains both halves from scratch; keeps work/autoencoder.pt and returns the averaged weights."""
+    model = Autoencoder(shortcuts=True).to(device)
+    return _fit(model, work / "autoencoder.pt", minutes, held_out, batch, lr, noise=0.05)
 
 
-def train_decoder(model: Autoencoder, work: Path, minutes: float, batch: int = 16, lr: float = 1e-3) -> Autoencoder:
-    """The decoder alone behind a frozen encoder, so that cached latents stay valid; keeps work/decoder.pt."""
+def train_decoder(
+    model: Autoencoder, work: Path, minutes: float, held_out: int = HELD_OUT, batch: int = 16, lr: float = 1e-3
+) -> Autoencoder:
+    """Trains the decoder alone; the encoder is frozen, so that cached latents stay valid. Keeps work/decoder.pt."""
     model.encoder.requires_grad_(False)
-    return _fit(model, work / "decoder.pt", minutes, batch, lr, noise=0.08)
+    return _fit(model, work / "decoder.pt", minutes, held_out, batch, lr, noise=0.08)
 
 
-def _fit(model: Autoencoder, path: Path, minutes: float, batch: int, lr: float, noise: float) -> Autoencoder:
-    """Train for `minutes` in all. `noise`: on latents, as a share of their deviation: the decoder must forgive."""
+def _fit(
+    model: Autoencoder, path: Path, minutes: float, held_out: int, batch: int, lr: float, noise: float
+) -> Autoencoder:
+    """Trains for `minutes` in total.
+
+    Args:
+        held_out: scenes to measure the PSNR on at each save.
+        noise: on the latents, as a share of their standard deviation, so that the decoder tolerates inexact latents.
+    """
     model = channels_last(model)
     average = copy.deepcopy(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = Muon(trained, lr=lr, adam_lr=lr, decay=0.01)
 
-    def tell() -> None:
-        psnr = held_out_psnr(average, path.with_suffix(".png"))
+    def report() -> None:
+        psnr = held_out_psnr(average, held_out, path.with_suffix(".png"))
         print(f"{path.stem} held-out PSNR {psnr:.2f} dB", flush=True)
 
-    run = Run(path, minutes, {"model": model, "average": average, "optimizer": optimizer}, model.device, tell)
+    run = Run(path, minutes, {"model": model, "average": average, "optimizer": optimizer}, model.device, report)
     torch.manual_seed(run.step)
     rng = Random(run.step)
     for progress in run.steps():

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .world import BACKGROUNDS, COLORS, SHAPES, Scene
+from server.evaluation.shapes import COLORS, SHAPES
+
+from .world import BACKGROUNDS, Scene
 
 SHAPE_CLASSES, COLOR_CLASSES, GROUND_CLASSES = len(SHAPES) + 1, len(COLORS) + 1, len(BACKGROUNDS)
 CLASSES = (SHAPE_CLASSES, COLOR_CLASSES, GROUND_CLASSES)

@@ -1,4 +1,4 @@
-"""A training run that a clock ends and that goes on where it was interrupted; its losses drawn as a picture."""
+"""A training run with a time budget that resumes where it was interrupted and plots its losses."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .pictures import save_curves
+from .images import save_curves
 
 LOG_STEPS = 50
 SAVE_SECONDS = 180.0
@@ -22,9 +22,9 @@ class Run:
     """Iterate `steps`, and `record` the losses of each.
 
     Args:
-        path: work/<name>.pt, which keeps everything; <name>-losses.png lies beside it.
-        minutes: of training in all, over as many runs as it takes; saving and sampling do not count.
-        parts: what to keep: networks, averages, optimisers.
+        path: checkpoint file work/<name>.pt; <name>-losses.png is written beside it.
+        minutes: training time in total, over all interrupted runs; saving and sampling do not count.
+        parts: networks, averages and optimizers to keep.
         on_save: called after each save.
     """
 
@@ -47,7 +47,7 @@ class Run:
             self.step, self.spent, self.losses = state["step"], state["spent"], state["losses"]
 
     def steps(self) -> Iterator[float]:
-        """Yields the share of the time that is spent, 0..1, once per step."""
+        """Yields the share of the budget that is spent, 0..1, once per step."""
         saved = self.spent
         while self.spent < self.seconds:
             started = time.monotonic()
@@ -59,7 +59,7 @@ class Run:
                 self.save()
 
     def record(self, **losses: float) -> None:
-        """The losses of this step; every fiftieth prints their means."""
+        """Adds the losses of this step; prints and keeps their means every LOG_STEPS steps."""
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss / LOG_STEPS
         if self.step % LOG_STEPS == LOG_STEPS - 1:
@@ -70,7 +70,7 @@ class Run:
             self._sums.clear()
 
     def save(self) -> None:
-        """Writes beside the file, then renames."""
+        """Writes a temporary file, then renames it: an interruption leaves the previous checkpoint."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         part_file = self.path.with_suffix(".tmp")
         torch.save(state | {"step": self.step, "spent": self.spent, "losses": self.losses}, part_file)
@@ -81,6 +81,6 @@ class Run:
 
 @torch.no_grad()
 def average_into(average: torch.nn.Module, model: torch.nn.Module, step: int, decay: float) -> None:
-    """Exponential moving average of the weights, shorter at the start."""
+    """Updates the exponential moving average of the weights, which is shorter at the start."""
     weight = 1 - min(decay, (step + 1) / (step + 21))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)

@@ -1,4 +1,4 @@
-"""Pictures from the networks in training, with the server's own solver: what the sample grids show."""
+"""Images from the networks in training, by the server's own solver, for the sample grids."""
 
 import torch
 
@@ -45,23 +45,23 @@ def sample(
         torch.randn(1, LATENT_CHANNELS, side, side, generator=torch.Generator().manual_seed(seed + k))
         for k in range(len(prompts))
     ]
-    rows = [generator.text_encoder.token_ids(prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda k: -len(rows[k]))
+    texts = [generator.text_encoder.token_ids(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda k: -len(texts[k]))
     x = torch.cat([noise[k] for k in order]).permute(0, 2, 3, 1).to(device)
     schedule = dpmpp_2m_schedule(steps, FLOW_SHIFT)
     old = torch.zeros_like(x)
     for step in range(steps):
         times = schedule.times[step].expand(2 * len(x)).to(device) / 1000
         with autocast(device):
-            output = generator(torch.cat([x, x]), times, [rows[k] for k in order] + [[]] * len(x)).float()
-        told, untold = output.chunk(2)
-        velocity = untold + guidance * (told - untold)
+            output = generator(torch.cat([x, x]), times, [texts[k] for k in order] + [[]] * len(x)).float()
+        conditional, unconditional = output.chunk(2)
+        velocity = unconditional + guidance * (conditional - unconditional)
         x, old = solver_step(x, velocity, old, old, schedule.coefficients[step].to(device))
     return x[torch.tensor(order, device=device).argsort()]
 
 
 @torch.no_grad()
 def decode(autoencoder: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
-    """Latents of unit scale [N, h, w, 32] to pixels [N, 3, H, W]."""
+    """Decodes latents of unit scale [N, h, w, 32] to pixels [N, 3, H, W] in [-1, 1]."""
     with autocast(autoencoder.device):
         return autoencoder.decoder(latents.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).float()

@@ -18,8 +18,8 @@ from kernels.linear_attention import linear_attention_reference
 def use_training_ops() -> None:
     engine.models.dc_ae_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
     engine.models.sana_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
-    engine.models.sana_blocks.linear_attention = linear_attention  # type: ignore[attr-defined]
-    engine.models.sana_blocks.cross_attention = cross_attention  # type: ignore[attr-defined]
+    engine.models.sana_blocks.linear_attention = linear_attention  # type: ignore[attr-defined, assignment]
+    engine.models.sana_blocks.cross_attention = cross_attention  # type: ignore[attr-defined, assignment]
 
 
 def rms_norm(

@@ -1,16 +1,18 @@
-"""The GPU benchmark on a toy model: it runs, counts what torch counts, and claims nothing without a GPU."""
+"""The GPU benchmark on a toy model: its figures, its FLOP count, and its refusal without a GPU."""
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import gpu, kernels
 from benchmarks.gpu import (
     COLUMNS,
     Clock,
-    draw,
+    generate,
     make_tasks,
     measure_diffusers,
     measure_mixed,
@@ -33,29 +35,20 @@ def tiny(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_nothing_is_claimed() -> None:
-    """And the command needs nothing of the server."""
-    program = "import sys; sys.modules['fastapi'] = None; from benchmarks.gpu import main; main()"
-    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert (child.returncode, child.stdout) == (1, "")
-    assert child.stderr == "no CUDA device: nothing was measured\n"
+@pytest.mark.parametrize("command", [gpu, kernels])
+def test_command_without_gpu_exits(command: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="no CUDA device: nothing was measured"):
+        command.main([])
 
 
-def test_without_diffusers_ours_is_measured() -> None:
-    block = "for name in ('fastapi', 'diffusers'): sys.modules[name] = None"
-    program = f"import sys\n{block}\nsys.argv = ['gpu', '--tiny']\nfrom benchmarks.gpu import main\nmain()"
-    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
-    lines = child.stdout.splitlines()
-    assert sum("sana-serve" in line for line in lines) == 4
-    assert [line.split()[3:] for line in lines if "not installed" in line] == (
-        4 * [["diffusers", "not", "installed"], ["compiled", "not", "installed"]]
-    )
+def test_gpu_benchmark_needs_neither_server_nor_diffusers() -> None:
+    program = "import sys; sys.modules |= {'fastapi': None, 'diffusers': None}; import benchmarks.gpu"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("quantization", ["none", "fp8"])
 @torch.inference_mode()
-def test_a_line_of_ours(quantization: str) -> None:
+def test_measure_ours_total_is_the_sum(quantization: str) -> None:
     cells = measure_ours(Clock(CPU, 1), tiny(quantization), px=64, batch=2, steps=20, peak=1e12)
     assert len(cells) == len(COLUMNS) - 4
     encode, step, decode, total = map(float, cells[:4])
@@ -64,7 +57,7 @@ def test_a_line_of_ours(quantization: str) -> None:
 
 
 @torch.inference_mode()
-def test_a_line_of_diffusers_and_the_mixed_trace() -> None:
+def test_measure_diffusers_and_mixed_trace() -> None:
     runner, clock = tiny(), Clock(CPU, 1)
     cells = measure_diffusers(clock, runner, shape_of("tiny"), px=64, batch=2, steps=20, compiled=False)
     assert len(cells) == len(COLUMNS) - 4
@@ -75,9 +68,9 @@ def test_a_line_of_diffusers_and_the_mixed_trace() -> None:
 
 
 @torch.inference_mode()
-def test_pictures_are_compared_with_those_of_the_same_weights_in_fp32() -> None:
-    half = draw(tiny(dtype=torch.bfloat16), 96, steps=4)
-    exact = draw(tiny(dtype=torch.bfloat16, compute=torch.float32), 96, steps=4)
+def test_psnr_of_bf16_to_the_same_weights_in_fp32() -> None:
+    half = generate(tiny(dtype=torch.bfloat16), 96, steps=4)
+    exact = generate(tiny(dtype=torch.bfloat16, compute=torch.float32), 96, steps=4)
     assert half.shape == (96, 96, 3)
     assert psnr(exact, exact) == float("inf")
     assert 30 < psnr(half, exact) < 100
@@ -85,13 +78,13 @@ def test_pictures_are_compared_with_those_of_the_same_weights_in_fp32() -> None:
 
 
 @torch.inference_mode()
-def test_products_are_counted_as_torch_counts_them() -> None:
+def test_step_flops_match_torch_counter() -> None:
     runner = tiny()
-    requests = make_tasks([256, 256], 20, guided=True)
-    runner.encode(requests)
-    runner.denoise(requests)
+    tasks = make_tasks([256, 256], 20, guided=True)
+    runner.encode(tasks)
+    runner.denoise(tasks)
     with FlopCounterMode(display=False) as counter:
-        runner.denoise(requests)
-    text = requests[0].state.text.length
+        runner.denoise(tasks)
+    text = tasks[0].state.text.length
     ours = step_flops(runner.config, tokens=4 * 64, attended=2 * 64, text=text)
-    assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)  # embeddings and the depthwise taps are left out
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)  # embeddings and depthwise taps are left out

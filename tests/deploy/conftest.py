@@ -65,7 +65,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
         link_distribution(name, root / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages")
     (command,) = [text for text in texts("RUN") if text.endswith(" /wheels/*.whl")]
     words = command.replace("/wheels/*.whl", str(wheel)).replace("/constraints.txt", str(ROOT / "constraints.txt"))
-    pip = [sys.executable, "-m", "pip", "--python", python, *shlex.split(words)[1:], "--no-index", "--no-input"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), *shlex.split(words)[1:], "--no-index", "--no-input"]
     subprocess.run(pip, check=True, capture_output=True, timeout=120)
     return Environment(python, tmp_path_factory.mktemp("elsewhere"))
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.live import health_asked
+from benchmarks.live import probe_health
 
 from .live import LiveServer, request_under_way
 from .test_metrics import scrape
@@ -83,9 +83,9 @@ def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(roomy_s
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=100)) as client:
             return await asyncio.gather(*(read_stream(client, seed) for seed in range(100)))
 
-    with health_asked(roomy_server.url) as idle:
+    with probe_health(roomy_server.url) as idle:
         time.sleep(1)
-    with health_asked(roomy_server.url) as busy:
+    with probe_health(roomy_server.url) as busy:
         ends = asyncio.run(run(roomy_server.url))
     assert ends == ["event: image_generation.completed"] * 100
     assert statistics.median(busy) < max(0.02, 5 * statistics.median(idle))
