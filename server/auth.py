@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import logging
-import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from engine import SanaError
 
 from .http_errors import InvalidKey, MissingKey
 from .limits import Limits
-from .settings import KEYS_VARIABLE
 
 log = logging.getLogger("sana.auth")
 TENANT_CHARS = 16
@@ -25,16 +23,15 @@ class KeyFileError(SanaError):
 
 
 class ApiKeys:
-    """The keys that are accepted: flags, environment, and a file that is read again when it changes.
+    """The accepted keys: a fixed list, and a file that is read again when it changes.
 
     Args:
-        keys: from the command line.
+        keys: the fixed list.
         file: one key per line; blank lines and lines that begin with # are skipped.
     """
 
     def __init__(self, keys: Sequence[str], file: Path | None) -> None:
-        fixed = (*keys, *os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split())
-        self._fixed = [digest(key) for key in fixed]
+        self._fixed = [digest(key) for key in keys]
         self._file = file
         self._read: tuple[int, ...] = ()
         self._from_file: list[bytes] = []

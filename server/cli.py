@@ -8,16 +8,19 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine import DTYPES, QUANTIZATIONS, VERSION, EngineConfig, SanaError
+from engine import VERSION, EngineConfig, SanaError, configure_logs
 
-from .flags import add_serve_flags
+from .environment import RULES, VariableError
+from .flags import add_device_flag, add_model_flags, add_quantization_flag, serve_flags
 from .settings import ServerConfig
 
 log = logging.getLogger("sana.cli")
+USAGE_ERROR = 2  # what argparse exits with for a flag it cannot parse
 STOPPED_BY_USER = 130  # what a shell reports for SIGINT
 
 
@@ -28,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(args.run(args))
     except SanaError as error:
         print(f"sana: {error}", file=sys.stderr)
-        return 1
+        return USAGE_ERROR if isinstance(error, VariableError) else 1
     except KeyboardInterrupt:
         print("sana: stopped", file=sys.stderr)
         return STOPPED_BY_USER
@@ -41,7 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(args: argparse.Namespace) -> int:
     from .serving import run_server  # here, because `generate` needs no HTTP
 
-    run_server(ServerConfig(**settings(args, ServerConfig), engine=engine_config(args)))
+    config = server_config(args, os.environ)
+    configure_logs(config.engine.log_level, config.engine.log_format)
+    for name, nearest in serve_flags().unknown(os.environ).items():
+        log.warning("ignored the environment variable %s, which no flag reads; the nearest is %s", name, nearest)
+    run_server(config)
     return 0
 
 
@@ -83,7 +90,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    flags = ["--model", args.model, "--device", args.device, "--dtype", args.dtype]
+    config = engine_config(args)
+    flags = ["--model", config.model, "--device", config.device, "--dtype", config.dtype]
     return subprocess.call([sys.executable, "-m", "engine.worker.doctor", *flags])  # a child: it imports torch
 
 
@@ -93,12 +101,18 @@ def bench(args: argparse.Namespace) -> int:
     return asyncio.run(measure(args))
 
 
+def server_config(args: argparse.Namespace, environment: Mapping[str, str]) -> ServerConfig:
+    """Settings from the flags that were given, else from the environment, else the defaults. Raises VariableError."""
+    given = argparse.Namespace(**{**serve_flags().read(environment), **vars(args)})
+    return ServerConfig(**settings(given, ServerConfig), engine=engine_config(given))
+
+
 def engine_config(args: argparse.Namespace) -> EngineConfig:
     return EngineConfig(**settings(args, EngineConfig))
 
 
 def settings(args: argparse.Namespace, config: type) -> dict[str, Any]:
-    """The flags that are fields of `config`; a field without a flag keeps its default."""
+    """The flags that are fields of `config`; a field whose flag was not given is absent and keeps its default."""
     names = {field.name for field in fields(config)}
     return {name: value for name, value in vars(args).items() if name in names}
 
@@ -107,11 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sana", description="Text in, picture out: an inference server for SANA.")
     parser.add_argument("--version", action="version", version=f"sana {VERSION}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command = commands.add_parser("serve", help="answer HTTP requests")
+    command = commands.add_parser("serve", help="answer HTTP requests", parents=[serve_flags()], epilog=RULES)
     command.set_defaults(run=serve)
-    add_model_flags(command)
-    add_quantization_flag(command)
-    add_serve_flags(command)
 
     command = commands.add_parser("generate", help="draw one prompt into PNG files")
     command.set_defaults(run=generate)
@@ -166,23 +177,6 @@ def positive(text: str) -> int:
     if value < 1:
         raise ValueError
     return value
-
-
-def add_model_flags(command: argparse.ArgumentParser) -> None:
-    model_help = "demo, a folder in diffusers layout, an NVlabs .pth, or a hub id (%(default)s)"
-    command.add_argument("--model", default=EngineConfig.model, help=model_help)
-    command.add_argument("--dtype", choices=DTYPES, default=EngineConfig.dtype, help="of the transformer (%(default)s)")
-
-
-def add_quantization_flag(command: argparse.ArgumentParser) -> None:
-    quantization_help = "of the transformer's large matrix products (%(default)s)"
-    command.add_argument(
-        "--quantization", choices=QUANTIZATIONS, default=EngineConfig.quantization, help=quantization_help
-    )
-
-
-def add_device_flag(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default=EngineConfig.device, help="auto, cpu, cuda or cuda:INDEX (%(default)s)")
 
 
 if __name__ == "__main__":

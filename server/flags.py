@@ -1,66 +1,126 @@
-"""The flags of `sana serve`, one per field of ServerConfig, with its default."""
+"""The flags that are settings: of the engine, for every command that starts one, and of `sana serve`."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
-from engine import LOG_FORMATS, LOG_LEVELS, EngineConfig
+from engine import DTYPES, LOG_FORMATS, LOG_LEVELS, QUANTIZATIONS, EngineConfig
 
-from .settings import KEYS_VARIABLE, RESPONSE_FORMATS, ServerConfig
+from .environment import Repeated, VariableParser
+from .settings import RESPONSE_FORMATS, ServerConfig
 
 
-def add_serve_flags(command: argparse.ArgumentParser) -> None:
-    default = ServerConfig(EngineConfig())
-
-    def add(flag: str, help: str, **options: Any) -> None:
-        name = flag.removeprefix("--").replace("-", "_")
-        command.add_argument(flag, default=getattr(default, name), help=help, **options)
-
-    add("--host", "address to listen on (%(default)s)")
-    add("--port", "TCP port; 0 takes a free one (%(default)s)", type=int)
-    add("--public-url", "what URLs of images begin with (the host the client asked)", metavar="URL")
-    alias_help = "also answer to NAME, like dall-e-3=demo; may be repeated"
-    command.add_argument("--model-alias", dest="model_aliases", action=Alias, default={}, help=alias_help)
-    add("--strict-params", "refuse unknown fields instead of ignoring them", action="store_true")
-    add("--response-format", "where the client leaves it open (%(default)s)", choices=RESPONSE_FORMATS)
-    add("--files", "folder, or s3://BUCKET/PREFIX, for images fetched by URL (a temporary folder)", metavar="PLACE")
-    add("--files-max-bytes", "of all images in that folder (%(default)s)", type=int, metavar="BYTES")
-    add("--files-max-age", "how long an image can be fetched (%(default)s)", type=float, metavar="SECONDS")
-    key_help = f"accept this key, and no request without one; may be repeated; also ${KEYS_VARIABLE}"
-    command.add_argument("--api-key", dest="api_keys", action="append", default=[], metavar="KEY", help=key_help)
-    add("--api-key-file", "one key per line; read again when it changes", type=Path, metavar="FILE")
-    add("--rate-limit", "requests per minute and key; 0: any number (%(default)s)", type=int, metavar="N")
-    add("--max-concurrent", "requests at once per key; 0: any number (%(default)s)", type=int, metavar="N")
-    cors_help = "let scripts of this web page ask, like https://example.org; may be repeated (none)"
+def add_model_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--cors-origin", dest="cors_origins", action="append", default=[], metavar="ORIGIN", help=cors_help
+        "--model",
+        default=argparse.SUPPRESS,
+        help=f"demo, a folder in diffusers layout, an NVlabs .pth, or a hub id (default: {EngineConfig.model})",
     )
-    add("--max-body-bytes", "largest request body (%(default)s)", type=int, metavar="BYTES")
-    devices_help = "like --device; with commas between several, an engine process each (%(default)s)"
-    command.add_argument("--devices", dest="device", default=EngineConfig.device, help=devices_help)
-    exact_help = "one image per forward: its bytes do not depend on who else is served, at the price of sharing"
-    command.add_argument("--exact", action="store_true", default=EngineConfig.exact, help=exact_help)
-    graphs_help = "capture the denoise step at start-up, and replay it (yes, where there is a GPU)"
     command.add_argument(
-        "--cuda-graphs", action=argparse.BooleanOptionalAction, default=EngineConfig.cuda_graphs, help=graphs_help
+        "--dtype",
+        choices=DTYPES,
+        default=argparse.SUPPRESS,
+        help=f"data type of the transformer (default: {EngineConfig.dtype})",
     )
-    queue_help = "predicted seconds of accepted work beyond which requests are refused (%(default)s)"
-    command.add_argument("--max-queue-seconds", type=float, default=EngineConfig.max_queue_seconds, help=queue_help)
-    level_help = "least grave line to show (%(default)s)"
-    command.add_argument("--log-level", default=EngineConfig.log_level, choices=LOG_LEVELS, help=level_help)
-    format_help = "of the log, on standard error (%(default)s)"
-    command.add_argument("--log-format", default=EngineConfig.log_format, choices=LOG_FORMATS, help=format_help)
-    add("--otlp-endpoint", "send traces there, like http://127.0.0.1:4318 (nowhere)", metavar="URL")
-    add("--grace-seconds", "time for running requests when stopped (%(default)s)", type=float, metavar="SECONDS")
 
 
-class Alias(argparse.Action):
-    """NAME=ID into a dict."""
+def add_quantization_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default=argparse.SUPPRESS,
+        help=f"format of the transformer's large matrix products (default: {EngineConfig.quantization})",
+    )
+
+
+def add_device_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        default=argparse.SUPPRESS,
+        help=f"auto, cpu, cuda or cuda:INDEX (default: {EngineConfig.device})",
+    )
+
+
+def serve_flags() -> VariableParser:
+    """The flags of `sana serve`, each also an environment variable."""
+    flags = VariableParser()
+    add_model_flags(flags)
+    add_quantization_flag(flags)
+
+    def add(flag: str, help: str, default: object, **options: Any) -> None:
+        flags.add_argument(flag, help=f"{help} (default: {default})", **options)
+
+    server, engine = ServerConfig, EngineConfig
+    add("--host", "address to listen on", server.host)
+    add("--port", "TCP port; 0 takes a free one", server.port, type=integer)
+    add("--public-url", "start of the URLs of images", "the host of the request", metavar="URL")
+    alias_help = "let clients also request model ID by NAME, like dall-e-3=demo; may be repeated"
+    add("--model-alias", alias_help, "none", dest="model_aliases", action=Alias, metavar="NAME=ID")
+    add(
+        "--strict-params", "refuse unknown fields instead of ignoring them", "no", action=argparse.BooleanOptionalAction
+    )
+    format_help = "form of images when the request does not choose one"
+    add("--response-format", format_help, server.response_format, choices=RESPONSE_FORMATS)
+    files_help = "folder, or s3://BUCKET/PREFIX, for images fetched by URL"
+    add("--files", files_help, "a temporary folder", metavar="PLACE")
+    bytes_help = "maximum total size of the images in that folder"
+    add("--files-max-bytes", bytes_help, server.files_max_bytes, type=integer, metavar="BYTES")
+    add("--files-max-age", "time an image can be fetched for", server.files_max_age, type=number, metavar="SECONDS")
+    key_help = "accept this key and refuse requests without a key; may be repeated"
+    add("--api-key", key_help, "accept every request", dest="api_keys", action=Repeated, metavar="KEY")
+    add("--api-key-file", "file of keys, one per line; read again when it changes", "none", type=Path, metavar="FILE")
+    add("--rate-limit", "requests per minute and key; 0: unlimited", server.rate_limit, type=integer, metavar="N")
+    concurrent_help = "concurrent requests per key; 0: unlimited"
+    add("--max-concurrent", concurrent_help, server.max_concurrent, type=integer, metavar="N")
+    cors_help = "allow scripts of this web page, like https://example.org; * allows all; may be repeated"
+    add("--cors-origin", cors_help, "none", dest="cors_origins", action=Repeated, metavar="ORIGIN")
+    body_help = "maximum size of a request body"
+    add("--max-body-bytes", body_help, server.max_body_bytes, type=integer, metavar="BYTES")
+    devices_help = "auto, cpu, cuda, cuda:INDEX, or several separated by commas: one engine process each"
+    add("--devices", devices_help, engine.device, dest="device")
+    exact_help = "run each request in its own batch: the image's bytes do not depend on other requests; slower"
+    add("--exact", exact_help, "no", action=argparse.BooleanOptionalAction)
+    graphs_help = "capture the denoise step as CUDA graphs at start-up and replay them"
+    add("--cuda-graphs", graphs_help, "yes, on a GPU", action=argparse.BooleanOptionalAction)
+    queue_help = "predicted seconds of accepted work beyond which requests are refused"
+    add("--max-queue-seconds", queue_help, engine.max_queue_seconds, type=number, metavar="SECONDS")
+    add("--log-level", "minimum log level", engine.log_level, choices=LOG_LEVELS)
+    add("--log-format", "format of the log on standard error", engine.log_format, choices=LOG_FORMATS)
+    otlp_help = "OpenTelemetry collector to send traces to, like http://127.0.0.1:4318"
+    add("--otlp-endpoint", otlp_help, "none", metavar="URL")
+    grace_help = "time to finish accepted requests when stopped"
+    add("--grace-seconds", grace_help, server.grace_seconds, type=number, metavar="SECONDS")
+    return flags
+
+
+def integer(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
+    return value
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
+    return value
+
+
+class Alias(Repeated):
+    """A flag of the form NAME=ID that may be repeated; its values are collected in a dict."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         name, _, model = values.partition("=")
         if not name or not model:
-            parser.error(f"{option} is {values!r}; it must be NAME=ID, like dall-e-3=demo")
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest), name: model})
+            raise argparse.ArgumentError(self, f"must be NAME=ID, like dall-e-3=demo, got {values!r}")
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), name: model})

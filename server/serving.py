@@ -11,7 +11,7 @@ from types import FrameType
 
 import uvicorn
 
-from engine import ModelInfo, SanaError, configure_logs
+from engine import ModelInfo, SanaError
 
 from .app import create_app
 from .protocol import JSONH11Protocol
@@ -75,7 +75,6 @@ def run_server(config: ServerConfig) -> None:
     listener = listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    configure_logs(config.engine.log_level, config.engine.log_format)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     server = Server(config, url)
     asyncio.run(server.serve(sockets=[listener]))

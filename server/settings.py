@@ -6,7 +6,6 @@ from pathlib import Path
 
 from engine import EngineConfig
 
-KEYS_VARIABLE = "SANA_API_KEYS"
 RESPONSE_FORMATS = ("b64_json", "url")
 
 

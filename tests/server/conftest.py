@@ -29,10 +29,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="session")
 def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """As an operator sets one up. A key may have two requests at once."""
-    log = tmp_path_factory.mktemp("guarded") / "log"
-    flags = ["--api-key", API_KEY, "--response-format", "url", "--strict-params", "--log-format", "json"]
-    with LiveServer(log, "--model", MODEL, "--max-concurrent", "2", *flags) as server:
+    """A server set up by an operator, through its environment. A key may have two concurrent requests."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "keys").write_text(f"{API_KEY}\n")
+    variables = {
+        "SANA_API_KEYS_FILE": str(folder / "keys"),
+        "SANA_RESPONSE_FORMAT": "url",
+        "SANA_STRICT_PARAMS": "true",
+        "SANA_LOG_FORMAT": "json",
+        "SANA_MAX_CONCURRENT": "2",
+    }
+    environment = {**ENVIRONMENT, **variables}
+    with LiveServer(folder / "log", "--model", MODEL, environment=environment) as server:
         yield server
     assert server.status == 0
 

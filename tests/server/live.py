@@ -20,10 +20,10 @@ STOP_SECONDS = 30.0
 SANA = [sys.executable, "-m", "server.cli"]
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if not name.startswith("SANA_")},
     "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-}  # a model this small loses by more threads
+    "OMP_NUM_THREADS": "1",  # a model this small is slower with more threads
+}
 
 
 @contextmanager
@@ -42,10 +42,10 @@ def request_under_way(url: str, request_id: str, body: dict[str, Any], key: str 
         yield
 
 
-def run_sana(*flags: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`sana` with these flags, to its end."""
-    command = [*SANA, *flags]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=START_SECONDS)
+def run_sana(*flags: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`sana` with these flags and environment variables, run to its end."""
+    command, environment = [*SANA, *flags], {**ENVIRONMENT, **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=START_SECONDS)
 
 
 class LiveServer:

@@ -13,7 +13,7 @@ from engine import EngineConfig
 from server.app import create_app
 from server.auth import ApiKeys, KeyFileError
 from server.limits import GUESSES
-from server.settings import KEYS_VARIABLE, ServerConfig
+from server.settings import ServerConfig
 
 from .routes.test_operations import asgi_client
 
@@ -162,14 +162,6 @@ def test_tenants_are_hashes(tmp_path: Path) -> None:
     assert all(tenant and len(tenant) == 16 and int(tenant, 16) for tenant in tenants)
     assert keys.tenant("c") is None
     assert "a-secret" not in repr(ServerConfig(EngineConfig(), api_keys=("a-secret",)))
-
-
-def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEYS_VARIABLE, "one, two")
-    keys = ApiKeys(("three",), None)
-    assert all(keys.tenant(key) for key in ("one", "two", "three"))
-    assert keys.tenant("one,") is None
-    assert keys.tenant("") is None
 
 
 def test_the_key_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
