@@ -1,6 +1,8 @@
 """Connections that wait for ever, over real sockets: a uvicorn of our kind in a thread, without an engine."""
 
+import asyncio
 import contextlib
+import inspect
 import json
 import socket
 import threading
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from engine import EngineConfig
 from server import body, protocol, serving
@@ -18,6 +22,39 @@ from server.app import create_app
 from server.settings import ServerConfig
 
 HEAD = b"POST /v1/images/generations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 40\r\n"
+
+
+OVERRIDDEN = [
+    (protocol.JSONH11Protocol, H11Protocol, "connection_made"),
+    (protocol.JSONH11Protocol, H11Protocol, "data_received"),
+    (protocol.JSONH11Protocol, H11Protocol, "connection_lost"),
+    (protocol.JSONH11Protocol, H11Protocol, "_should_upgrade"),
+    (protocol.JSONH11Protocol, H11Protocol, "send_400_response"),
+    (serving.Server, uvicorn.Server, "capture_signals"),
+    (serving.Server, uvicorn.Server, "handle_exit"),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "name"), OVERRIDDEN, ids=[name for _, _, name in OVERRIDDEN])
+def test_uvicorn_still_has_overridden_method(ours: type, theirs: type, name: str) -> None:
+    """Otherwise the override would never be called, and nothing else might notice."""
+    assert hasattr(theirs, name), f"uvicorn {uvicorn.__version__} has no {theirs.__name__}.{name}: adapt {ours}"
+    parameters, expected = (list(inspect.signature(getattr(kind, name)).parameters) for kind in (ours, theirs))
+    assert parameters == expected, (
+        f"uvicorn {uvicorn.__version__} calls {theirs.__name__}.{name} otherwise: adapt {ours}"
+    )
+
+
+def test_uvicorn_still_has_the_attributes_used() -> None:
+    async def attributes() -> dict[str, object]:
+        connection = protocol.JSONH11Protocol(
+            uvicorn.Config(create_app(ServerConfig(EngineConfig()))), ServerState(), {}
+        )
+        return vars(connection)
+
+    used = {"conn", "loop", "transport"}
+    missing = used - asyncio.run(attributes()).keys()
+    assert not missing, f"uvicorn {uvicorn.__version__} has no {missing} in H11Protocol: adapt server/protocol.py"
 
 
 @pytest.fixture
