@@ -1,4 +1,4 @@
-"""The command `sana`: serve, generate, eval, doctor. One clear line and status 1 for an error, never a traceback."""
+"""The command `sana`: serve, generate, eval, bench, doctor. An error is one line and status 1, never a traceback."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine import VERSION, EngineConfig, SanaError, configure_logs
+from engine import VERSION, EngineConfig, GenerationParams, SanaError, configure_logs
 
 from .environment import RULES, VariableError
 from .flags import add_device_flag, add_model_flags, add_quantization_flag, serve_flags
@@ -58,17 +58,9 @@ def generate(args: argparse.Namespace) -> int:
 
     if args.size != "auto":
         parse_size(args.size)  # before minutes of loading
-    fill = functools.partial(
-        fill_params,
-        prompt=args.prompt,
-        size=args.size,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        seed=args.seed,
-        negative_prompt=args.negative_prompt,
-        n=args.n,
-    )
-    # A failure is told in one line; its traceback is for the log of a server. So few steps repay no capture.
+    fill = functools.partial(fill_params, size=args.size, **settings(args, GenerationParams))
+    # An error is one line, since its traceback is for a server's log. One request has too few steps to repay capturing
+    # CUDA graphs.
     engine = dataclasses.replace(engine_config(args), log_level="critical", cuda_graphs=False)
     asyncio.run(generate_files(engine, fill, args.out))
     return 0
@@ -79,13 +71,13 @@ def evaluate(args: argparse.Namespace) -> int:
     from .writing import check_writable, write_whole
 
     check_writable(args.out)
-    exam = ExamSettings(args.each, args.steps, args.guidance, args.size, args.seed)
+    exam = ExamSettings(args.each, args.num_inference_steps, args.guidance_scale, args.size, args.seed)
     if args.url:
         marks = asyncio.run(examine_url(args.url, exam, os.environ.get("OPENAI_API_KEY", "")))
     else:
         marks = asyncio.run(examine_engine(engine_config(args), exam))
     write_whole(args.out, contact_sheet(marks))
-    print(f"{table(marks)}\npictures: {args.out}")
+    print(f"{table(marks)}\nimages: {args.out}")
     return 0
 
 
@@ -118,61 +110,71 @@ def settings(args: argparse.Namespace, config: type) -> dict[str, Any]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sana", description="Text in, picture out: an inference server for SANA.")
+    parser = argparse.ArgumentParser(prog="sana", description="Text in, image out: an inference server for SANA.")
     parser.add_argument("--version", action="version", version=f"sana {VERSION}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     command = commands.add_parser("serve", help="answer HTTP requests", parents=[serve_flags()], epilog=RULES)
     command.set_defaults(run=serve)
 
-    command = commands.add_parser("generate", help="draw one prompt into PNG files")
+    command = commands.add_parser("generate", help="generate images of one prompt as PNG files")
     command.set_defaults(run=generate)
-    command.add_argument("prompt", help="what to draw")
+    command.add_argument("prompt", help="what the images show")
     add_model_flags(command)
     add_quantization_flag(command)
     add_device_flag(command)
-    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
-    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
-    command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
-    command.add_argument("--seed", type=int, help="of the first image (random)")
-    command.add_argument("--negative-prompt", default="", help="what to steer away from (nothing)")
-    command.add_argument(
-        "-n", type=int, default=1, help="images; several are numbered: sana-1.png, sana-2.png, ... (%(default)s)"
-    )
-    command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (%(default)s)")
+    add_size_flags(command)
+    add_guidance_flag(command)
+    command.add_argument("--seed", type=int, help="seed of the first image (default: random)")
+    command.add_argument("--negative-prompt", default="", help="what to steer away from (default: nothing)")
+    n_help = "number of images; several are numbered: sana-1.png, sana-2.png, ... (default: %(default)s)"
+    command.add_argument("-n", type=int, default=1, help=n_help)
+    command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (default: %(default)s)")
 
-    command = commands.add_parser("eval", help="mark how well a model follows the prompts of the demo's world")
+    command = commands.add_parser("eval", help="measure how well a model follows the prompts of the demo's world")
     command.set_defaults(run=evaluate)
     add_model_flags(command)
     add_quantization_flag(command)
     add_device_flag(command)
-    command.add_argument("--url", help="ask this running server instead; its key is read from OPENAI_API_KEY")
-    command.add_argument("--each", type=positive, default=30, help="prompts of each of the six kinds (%(default)s)")
-    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
-    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
-    command.add_argument("--guidance", type=float, help="guidance scale (the model's own)")
-    command.add_argument("--seed", type=int, default=0, help="of the first picture (%(default)s)")
-    command.add_argument("--out", type=Path, default=Path("sana-eval.png"), help="contact sheet (%(default)s)")
+    add_size_flags(command)
+    add_guidance_flag(command)
+    command.add_argument("--url", help="evaluate this running server; OPENAI_API_KEY holds its key")
+    each_help = "prompts of each of the six kinds (default: %(default)s)"
+    command.add_argument("--each", type=positive, default=30, help=each_help)
+    command.add_argument("--seed", type=int, default=0, help="seed of the first image (default: %(default)s)")
+    out_help = "contact sheet to write, a PNG file (default: %(default)s)"
+    command.add_argument("--out", type=Path, default=Path("sana-eval.png"), help=out_help)
 
     command = commands.add_parser("bench", help="measure a running server")
     command.set_defaults(run=bench)
-    command.add_argument("url", help="of the server, like http://127.0.0.1:8000")
-    command.add_argument("--requests", type=int, default=20, help="to send in all (%(default)s)")
-    command.add_argument("--concurrency", type=int, default=4, help="requests at once (%(default)s)")
-    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (the model's own)")
-    command.add_argument("--steps", type=int, help="denoising steps (the model's own)")
-    command.add_argument("--prompt", default="a red circle left of a blue square", help="what to draw (%(default)s)")
-    command.add_argument("--stream", action="store_true", help="ask for three previews, and time the first")
-    command.add_argument("--api-key", default="", help="where the server asks for one")
+    command.add_argument("url", help="URL of the server, like http://127.0.0.1:8000")
+    command.add_argument("--requests", type=int, default=20, help="requests to send (default: %(default)s)")
+    command.add_argument("--concurrency", type=int, default=4, help="concurrent requests (default: %(default)s)")
+    add_size_flags(command)
+    prompt = "a red circle left of a blue square"
+    command.add_argument("--prompt", default=prompt, help="what the images show (default: %(default)s)")
+    command.add_argument("--stream", action="store_true", help="request three previews and measure the first")
+    command.add_argument("--api-key", default="", help="key to send (default: none)")
 
-    command = commands.add_parser("doctor", help="say what this machine offers")
+    command = commands.add_parser("doctor", help="report what this machine offers")
     command.set_defaults(run=doctor)
     add_model_flags(command)
     add_device_flag(command)
     return parser
 
 
+def add_size_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--size", default="auto", help="WIDTHxHEIGHT in pixels (default: the model's)")
+    steps_help = "denoising steps (default: the model's)"
+    command.add_argument("--steps", dest="num_inference_steps", type=int, metavar="N", help=steps_help)
+
+
+def add_guidance_flag(command: argparse.ArgumentParser) -> None:
+    guidance_help = "guidance scale (default: the model's)"
+    command.add_argument("--guidance", dest="guidance_scale", type=float, metavar="SCALE", help=guidance_help)
+
+
 def positive(text: str) -> int:
-    """An argument that is an integer of at least 1."""
+    """The integer that `text` is. Raises ValueError below 1."""
     value = int(text)
     if value < 1:
         raise ValueError

@@ -1,4 +1,9 @@
-"""`stream=true`: server-sent events with OpenAI's names. Progress and heartbeats are comments, which clients skip."""
+"""`stream=true`: server-sent events with OpenAI's names. Progress and heartbeats are comments, which clients skip.
+
+Why not sse-starlette (3.7): it takes each event as one string, so an image of 40 MB in base64 would be built and split
+into lines on the event loop; it replaces uvicorn's exit handler when imported and ends streams at SIGTERM, where this
+server lets accepted requests finish; its pings come at fixed times, ours only after silence.
+"""
 
 import asyncio
 import logging
@@ -17,13 +22,13 @@ from .schemas import CompletedEvent, PartialImageEvent
 
 log = logging.getLogger("sana.streaming")
 
-ADMISSION_SECONDS = 0.2  # a refusal comes within a turn of the event loop; afterwards errors go into the stream
-HEARTBEAT_SECONDS = 15.0  # proxies cut connections that are silent for 30 to 60 s
+OPENING_SECONDS = 0.2  # the engine refuses within one turn of the event loop; later errors are sent as events
+HEARTBEAT_SECONDS = 15.0  # proxies close connections that are silent for 30 to 60 s
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class EventStream(StreamingResponse):
-    """Sends the events of one request as they come. Ends the request when the client leaves."""
+    """The events of one request, sent as they come. Cancels the request when the client disconnects."""
 
     def __init__(
         self,
@@ -41,9 +46,9 @@ class EventStream(StreamingResponse):
         self.next_event = asyncio.ensure_future(anext(events))
         super().__init__(self.lines(), headers={**HEADERS, **headers}, media_type="text/event-stream")
 
-    async def admitted(self) -> "EventStream":
-        """Raises what refuses the request, while it can still be told by a status."""
-        await asyncio.wait((self.next_event,), timeout=ADMISSION_SECONDS)
+    async def opened(self) -> "EventStream":
+        """The stream, once the engine has not refused the request. Raises its refusal, which still gets a status."""
+        await asyncio.wait((self.next_event,), timeout=OPENING_SECONDS)
         if self.next_event.done():
             self.next_event.result()
         return self
@@ -51,7 +56,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        finally:  # here, because lines() may never have been started
+        finally:  # not in lines(), which may never have been started
             self.next_event.cancel()
             await asyncio.gather(self.next_event, return_exceptions=True)
             await self.events.aclose()
@@ -61,15 +66,15 @@ class EventStream(StreamingResponse):
         while True:
             await asyncio.wait((self.next_event,), timeout=HEARTBEAT_SECONDS)
             if not self.next_event.done():
-                yield b": still drawing\n\n"
+                yield b": still generating\n\n"
                 continue
             try:
                 event = self.next_event.result()
             except StopAsyncIteration:
                 return
             except Exception as error:
-                about = {"request_id": self.request_id}
-                log.warning("a stream ended with %s: %s", type(error).__name__, error, extra=about)
+                extra = {"request_id": self.request_id}
+                log.warning("stream ended with %s: %s", type(error).__name__, error, extra=extra)
                 yield error_event(error)
                 return
             self.next_event = asyncio.ensure_future(anext(self.events))
@@ -87,7 +92,7 @@ class EventStream(StreamingResponse):
 
 
 async def event_pieces(described: PartialImageEvent | CompletedEvent, image: bytes) -> AsyncGenerator[bytes]:
-    """One event with its image in base64, which a thread makes."""
+    """One event with its image in base64. A thread encodes it: the event loop must stay free."""
     yield f"event: {described.type}\ndata: ".encode()
     async for piece in iterate_in_threadpool(json_pieces(described.model_dump_json().encode(), [image])):
         yield piece
@@ -95,5 +100,5 @@ async def event_pieces(described: PartialImageEvent | CompletedEvent, image: byt
 
 
 def error_event(error: Exception) -> bytes:
-    """The clients raise it as soon as they read `error` in the data."""
+    """The event that ends a failed stream; the official clients raise an error when its data has the key `error`."""
     return b'event: error\ndata: {"type": "error", ' + error_body(error).removeprefix(b"{") + b"\n\n"

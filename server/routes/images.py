@@ -1,4 +1,4 @@
-"""POST /v1/images/generations: from the body to the engine's events and back to OpenAI's answer."""
+"""POST /v1/images/generations: from the request body to the engine's events, and from them to OpenAI's response."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import fields
 from urllib.parse import urljoin
 
 from fastapi import APIRouter, Depends, Request
@@ -29,6 +30,7 @@ from .models import served_model
 log = logging.getLogger("sana.images")
 router = APIRouter()
 MAX_NAMED_PARAMS = 20
+SHARED_FIELDS = ImageGenerationRequest.model_fields.keys() & {field.name for field in fields(GenerationParams)}
 BODY_SCHEMA = {"requestBody": {"required": True, "content": {"application/json": {
     "schema": ImageGenerationRequest.model_json_schema()
 }}}}  # fmt: skip
@@ -44,64 +46,53 @@ BODY_SCHEMA = {"requestBody": {"required": True, "content": {"application/json":
 async def create_images(request: Request) -> Response:
     started = time.monotonic()
     config: ServerConfig = request.app.state.config
-    asked, unknown = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
-    model = served_model(request, asked.model)
-    params = to_params(asked, model, request)
+    body, unknown = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
+    model = served_model(request, body.model)
+    params = to_params(body, model, request)
     headers = {}
     if unknown:
         headers["x-ignored-params"] = header_names(unknown)
         names, request_id = headers["x-ignored-params"], request.state.request_id
         log.warning("%s ignored parameters: %s", request_id, names, extra={"request_id": request_id})
     engine: EngineClient = request.app.state.engine
-    unique_id = f"{request.state.request_id}/{secrets.token_hex(4)}"  # clients may send the same x-request-id twice
+    # The engine needs unique ids, and two clients may send the same x-request-id.
+    unique_id = f"{request.state.request_id}/{secrets.token_hex(4)}"
     events = observe(engine.generate(params, unique_id), params, request)
-    if asked.stream:
-        return await EventStream(params, model, events, headers, request.state.request_id).admitted()
+    if body.stream:
+        return await EventStream(params, model, events, headers, request.state.request_id).opened()
     images = await collect_while_connected(events, request)
     urls = None
-    if (asked.response_format or config.response_format) == "url":
+    if (body.response_format or config.response_format) == "url":
         urls = await store_images(images, params, request)
     frame = describe_images(params, model, images, urls, time.monotonic() - started).model_dump_json(exclude_none=True)
     inline = [] if urls else [image.image for image in images]
     headers["content-length"] = str(json_length(frame.encode(), inline))
     pieces = json_pieces(frame.encode(), inline)
-    return StreamingResponse(pieces, headers=headers, media_type="application/json")  # a thread takes the pieces
+    # Starlette iterates a plain iterator in a thread, so that base64 is not encoded on the event loop.
+    return StreamingResponse(pieces, headers=headers, media_type="application/json")
 
 
-def to_params(asked: ImageGenerationRequest, model: ModelInfo, request: Request) -> GenerationParams:
-    return fill_params(
-        model,
-        asked.prompt,
-        size=asked.size,
-        quality=asked.quality,
-        num_inference_steps=asked.num_inference_steps,
-        guidance_scale=asked.guidance_scale,
-        seed=asked.seed,
-        negative_prompt=asked.negative_prompt,
-        n=asked.n,
-        partial_images=asked.partial_images if asked.stream else None,
-        output_format=asked.output_format,
-        output_compression=asked.output_compression,
-        embed_params=asked.embed_params,
-        priority=asked.priority,
-        timeout=asked.timeout,
-        tenant=request.state.tenant,
-    )
+def to_params(body: ImageGenerationRequest, model: ModelInfo, request: Request) -> GenerationParams:
+    """The request as the engine takes it: a field that both classes have is passed on under its name."""
+    values = {name: getattr(body, name) for name in SHARED_FIELDS}
+    if not body.stream:
+        values["partial_images"] = None
+    return fill_params(model, size=body.size, quality=body.quality, tenant=request.state.tenant, **values)
 
 
 async def collect_while_connected(events: AsyncGenerator[Event], request: Request) -> list[Finished]:
-    """The images in order. Raises RequestCancelled, and frees the device, when the client hangs up first."""
-    drawing = asyncio.create_task(collect(events))
-    leaving = asyncio.create_task(wait_for_disconnect(request))
+    """The images in order. Raises RequestCancelled, and frees the device, when the client disconnects first."""
+    generating = asyncio.create_task(collect(events))
+    disconnecting = asyncio.create_task(wait_for_disconnect(request))
     try:
-        await asyncio.wait((drawing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not drawing.done():
-            raise RequestCancelled("the client hung up")
-        return drawing.result()
+        await asyncio.wait((generating, disconnecting), return_when=asyncio.FIRST_COMPLETED)
+        if not generating.done():
+            raise RequestCancelled("the client disconnected")
+        return generating.result()
     finally:
-        drawing.cancel()
-        leaving.cancel()
-        await asyncio.gather(drawing, leaving, return_exceptions=True)
+        generating.cancel()
+        disconnecting.cancel()
+        await asyncio.gather(generating, disconnecting, return_exceptions=True)
 
 
 async def collect(events: AsyncGenerator[Event]) -> list[Finished]:
@@ -111,19 +102,19 @@ async def collect(events: AsyncGenerator[Event]) -> list[Finished]:
 
 
 async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client has closed the connection; the body must have been read."""
+    """Returns when the client has closed the connection. The body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def store_images(images: list[Finished], params: GenerationParams, request: Request) -> list[str]:
-    """URLs that a browser can open: absolute, on the host the client asked unless the store has its own."""
+    """Absolute URLs of the stored images: on the public URL or the request's host, unless the store has its own."""
     files: FileStore = request.app.state.files
     saved = [await files.save(image.image, params.output_format) for image in images]
     return [urljoin(request.app.state.config.public_url or str(request.base_url), url) for url in saved]
 
 
 def header_names(names: list[str]) -> str:
-    """Names as they may stand in a header and a log line, whatever the client called them."""
+    """The names in characters that are safe in a header and a log line, the first MAX_NAMED_PARAMS of them."""
     shown = [re.sub(r"[^A-Za-z0-9_.-]", "?", name)[:40] for name in names[:MAX_NAMED_PARAMS]]
     return ", ".join(shown)

@@ -12,39 +12,39 @@ from .live import LiveServer, run_sana
 FLAGS = ["--requests", "4", "--concurrency", "2", "--size", "64x64", "--steps", "4"]
 
 
-def test_figures_and_what_they_were_measured_with(server: LiveServer) -> None:
+def test_bench_reports_figures_and_settings(server: LiveServer) -> None:
     ended = run_sana("bench", server.url, *FLAGS)
     assert ended.returncode == 0, ended.stderr
-    assert f"{server.url}: size 64x64, steps 4, 4 requests, 2 at once" in ended.stdout
+    assert f"{server.url}: size 64x64, steps 4, 4 requests, 2 concurrent" in ended.stdout
     assert re.search(r"images/s +\d+\.\d\d \(4 in \d+\.\d s\)", ended.stdout)
     assert re.search(r"latency +p50 \d+\.\d{3}, p95 \d+\.\d{3}, p99 \d+\.\d{3} s", ended.stdout)
 
 
-def test_streams_time_the_first_image(server: LiveServer) -> None:
+def test_bench_stream_measures_first_image(server: LiveServer) -> None:
     ended = run_sana("bench", server.url, *FLAGS, "--stream")
     assert ended.returncode == 0, ended.stderr
     assert "first image" in ended.stdout
 
 
-def test_refusals_are_counted_by_their_reason(server: LiveServer) -> None:
+def test_bench_counts_failures_by_reason(server: LiveServer) -> None:
     ended = run_sana("bench", server.url, "--requests", "2", "--size", "65x64")
     assert ended.returncode == 1
-    assert "not answered 2 x 400 size 65x64 is not valid" in ended.stdout
+    assert "failed       2 x 400 size 65x64 is not valid" in ended.stdout
 
 
-def test_no_server_is_no_traceback() -> None:
+def test_bench_unreachable_server_no_traceback() -> None:
     ended = run_sana("bench", "http://127.0.0.1:9", "--requests", "1")
     assert ended.returncode == 1
-    assert "not answered 1 x ConnectError" in ended.stdout
+    assert "failed       1 x ConnectError" in ended.stdout
     assert "Traceback" not in ended.stderr
 
 
-def test_counts_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_refuses_counts_below_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "http://127.0.0.1:9", "--requests", "0"]) == 1
     assert "at least 1" in capsys.readouterr().err
 
 
-def test_percentiles_are_values_that_occurred() -> None:
+def test_percentile_is_an_observed_value() -> None:
     values = [float(value) for value in range(1, 101)]
     assert [percentile(values, share) for share in (50, 95, 99)] == [50, 95, 99]
     assert percentile([3.0], 99) == 3.0

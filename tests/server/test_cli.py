@@ -12,7 +12,7 @@ from .conftest import MODEL
 from .live import run_sana
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
@@ -20,12 +20,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "doctor", "generate x"])
-def test_defaults_are_those_of_the_config(command: str) -> None:
+def test_flags_default_to_config(command: str) -> None:
     args = build_parser().parse_args(command.split())
     assert engine_config(args) == EngineConfig()
 
 
-def test_flags_reach_the_config() -> None:
+def test_flags_set_engine_config() -> None:
     flags = "--model m --devices cuda:0,cuda:1 --dtype float16 --quantization fp8 --max-queue-seconds 3 --exact"
     flags += " --no-cuda-graphs"
     args = build_parser().parse_args(["serve", *flags.split()])
@@ -35,7 +35,7 @@ def test_flags_reach_the_config() -> None:
     assert expected.devices == ("cuda:0", "cuda:1")
 
 
-def test_repeated_flags_add_up() -> None:
+def test_repeated_flags_collect_values() -> None:
     flags = "--api-key a --api-key b --model-alias x=m --model-alias y=m --cors-origin https://p --api-key-file k"
     given = settings(build_parser().parse_args(["serve", *flags.split()]), ServerConfig)
     assert given["api_keys"] == ["a", "b"]
@@ -45,16 +45,16 @@ def test_repeated_flags_add_up() -> None:
 
 
 @pytest.mark.parametrize("alias", ["x", "x=", "=m"])
-def test_an_alias_without_a_model_is_refused(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_alias_without_model_refused(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["serve", "--model-alias", alias])
     assert "like dall-e-3=demo" in capsys.readouterr().err
 
 
-def test_an_alias_of_another_model_stops_the_start() -> None:
+def test_alias_of_unserved_model_stops_start() -> None:
     ended = run_sana("serve", "--port", "0", "--devices", "cpu", "--model-alias", "dall-e-3=other")
     assert ended.returncode == 1
-    assert "sana: --model-alias dall-e-3=other: this server serves 'demo'" in ended.stderr
+    assert "sana: --model-alias dall-e-3 must refer to the served model 'demo', got 'other'" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,19 @@ def test_an_alias_of_another_model_stops_the_start() -> None:
         ["serve", "extra"],
     ],
 )
-def test_usage_errors_are_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert "usage: sana" in capsys.readouterr().err
 
 
-def test_a_malformed_size_is_told_before_the_model_loads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_checks_size_before_loading(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a cat", "--size", "large"]) == 1
-    assert (
-        capsys.readouterr().err == "sana: size is 'large'; it must be WIDTHxHEIGHT in pixels, like 512x512, or auto\n"
-    )
+    assert capsys.readouterr().err == "sana: size must be WIDTHxHEIGHT in pixels, like 512x512, or auto, got 'large'\n"
 
 
-def test_doctor_reports_and_passes_its_flags_on() -> None:
+def test_doctor_reports_torch() -> None:
     ended = run_sana("doctor", "--model", MODEL, "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
     assert "torch" in ended.stdout

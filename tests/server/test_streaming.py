@@ -36,7 +36,7 @@ def stream(http: httpx.Client, **fields: Any) -> tuple[list[Block], list[str], h
     return events, comments, response.headers
 
 
-def test_the_official_client_sees_previews_and_then_the_image(client: openai.OpenAI) -> None:
+def test_openai_client_streams_previews_then_image(client: openai.OpenAI) -> None:
     events = list(
         client.images.generate(prompt="a red circle", size="64x64", stream=True, partial_images=3, extra_body=EXTRA)  # type: ignore[call-overload]
     )
@@ -55,7 +55,7 @@ def test_the_official_client_sees_previews_and_then_the_image(client: openai.Ope
     assert last.seed == 5
 
 
-def test_the_official_async_client_streams(server: LiveServer) -> None:
+def test_openai_async_client_streams(server: LiveServer) -> None:
     async def read() -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
             events = await client.images.generate(
@@ -66,14 +66,14 @@ def test_the_official_async_client_streams(server: LiveServer) -> None:
     assert asyncio.run(read()) == ["image_generation.partial_image", "image_generation.completed"]
 
 
-def test_previews_do_not_alter_the_image(http: httpx.Client) -> None:
+def test_previews_leave_image_unchanged(http: httpx.Client) -> None:
     plain = http.post("/v1/images/generations", json={**SMALL, "seed": 9}).json()["data"][0]["b64_json"]
     events, _, _ = stream(http, seed=9, partial_images=3)
     assert events[-1][1]["b64_json"] == plain
 
 
 @pytest.mark.parametrize("partial_images", [None, 0])
-def test_without_previews_only_the_completed_event_comes(http: httpx.Client, partial_images: int | None) -> None:
+def test_no_previews_sends_only_completed(http: httpx.Client, partial_images: int | None) -> None:
     events, comments, headers = stream(http, partial_images=partial_images)
     assert [name for name, _ in events] == ["image_generation.completed"]
     assert ": image 0 step 8/8" in comments
@@ -82,13 +82,13 @@ def test_without_previews_only_the_completed_event_comes(http: httpx.Client, par
     assert headers["x-request-id"]
 
 
-def test_event_lines_and_types_agree(http: httpx.Client) -> None:
+def test_event_line_equals_data_type(http: httpx.Client) -> None:
     events, _, _ = stream(http, partial_images=2)
     assert len(events) == 3
     assert all(name == data["type"] for name, data in events)
 
 
-def test_events_have_what_is_documented(http: httpx.Client) -> None:
+def test_events_have_documented_fields(http: httpx.Client) -> None:
     events, _, _ = stream(http, partial_images=1)
     common = {"type", "b64_json", "created_at", "size", "quality", "background", "output_format", "image_index"}
     [(_, preview), (_, completed)] = events
@@ -96,7 +96,7 @@ def test_events_have_what_is_documented(http: httpx.Client) -> None:
     assert set(completed) == common | {"usage", "seed", "num_inference_steps", "timings"}
 
 
-def test_several_images_each_have_their_index_previews_and_end(http: httpx.Client) -> None:
+def test_stream_of_several_images_has_indices(http: httpx.Client) -> None:
     events, _, _ = stream(http, n=3, seed=70, partial_images=1, output_format="webp")
     completed = {data["image_index"]: data for name, data in events if name.endswith("completed")}
     assert sorted(completed) == [0, 1, 2]
@@ -107,7 +107,7 @@ def test_several_images_each_have_their_index_previews_and_end(http: httpx.Clien
     assert all(data["timings"]["total"] > 0 for data in completed.values())
 
 
-def test_the_usage_of_all_events_adds_up_to_the_unstreamed_answers(http: httpx.Client) -> None:
+def test_event_usages_sum_to_unstreamed_usage(http: httpx.Client) -> None:
     fields = {"n": 3, "guidance_scale": 4.5, "negative_prompt": "grey"}
     whole = http.post("/v1/images/generations", json={**SMALL, **fields}).json()["usage"]
     events, _, _ = stream(http, **fields)
@@ -122,12 +122,12 @@ def test_the_usage_of_all_events_adds_up_to_the_unstreamed_answers(http: httpx.C
     assert [usage["input_tokens"] > 0 for usage in usages] == [True, False, False]
 
 
-def test_a_url_cannot_be_streamed_so_the_image_itself_is(http: httpx.Client) -> None:
+def test_stream_with_url_sends_b64_json(http: httpx.Client) -> None:
     events, _, _ = stream(http, response_format="url")
     assert base64.b64decode(events[-1][1]["b64_json"]).startswith(PNG)
 
 
-def test_refusals_are_plain_json_before_the_stream(client: openai.OpenAI) -> None:
+def test_refusal_before_stream_is_json(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="a cat", size="1000x1000", stream=True)  # type: ignore[call-overload]
     assert caught.value.param == "size"
@@ -136,7 +136,7 @@ def test_refusals_are_plain_json_before_the_stream(client: openai.OpenAI) -> Non
     assert caught.value.param == "prompt"
 
 
-def test_a_client_that_leaves_the_stream_frees_the_device(server: LiveServer, http: httpx.Client) -> None:
+def test_stream_disconnect_frees_device(server: LiveServer, http: httpx.Client) -> None:
     body = {"prompt": "a cat", "n": 10, "num_inference_steps": 100, "stream": True, "partial_images": 3}
     with request_under_way(server.url, "stream-leaver", body):
         pass
@@ -153,7 +153,7 @@ class Failing:
 
     async def events(self) -> Any:
         try:
-            await asyncio.sleep(streaming.ADMISSION_SECONDS + 0.1)
+            await asyncio.sleep(streaming.OPENING_SECONDS + 0.1)
             if self.error is None:
                 await asyncio.sleep(3600)
             raise self.error or AssertionError
@@ -172,12 +172,12 @@ async def read_lines(source: Failing, seconds: float) -> list[bytes]:
     async def send(message: Any) -> None:
         lines.append(message.get("body", b""))
 
-    response = await streaming.EventStream(None, None, source.events(), {}, "r").admitted()  # type: ignore[arg-type]
+    response = await streaming.EventStream(None, None, source.events(), {}, "r").opened()  # type: ignore[arg-type]
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
     return lines
 
 
-def test_a_later_fault_is_an_event_that_the_clients_raise() -> None:
+def test_late_error_is_stream_event() -> None:
     source = Failing(GenerationFailed("the device fell over"))
     text = b"".join(asyncio.run(read_lines(source, 60))).decode()
     name, data = text.strip().splitlines()
@@ -193,9 +193,9 @@ def test_a_later_fault_is_an_event_that_the_clients_raise() -> None:
     assert source.closed
 
 
-def test_silence_is_filled_and_a_client_that_leaves_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_until_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.1)
     source = Failing(None)
     lines = asyncio.run(read_lines(source, 0.8))
-    assert lines.count(b": still drawing\n\n") >= 2
+    assert lines.count(b": still generating\n\n") >= 2
     assert source.closed
