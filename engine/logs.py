@@ -1,4 +1,8 @@
-"""Format of log lines in every process: text for people, or JSON for collectors."""
+"""Format of log lines in every process: text for people, or JSON for collectors.
+
+Why not python-json-logger (4.2): it would replace the twelve lines of JSONFormatter.format by as many of options, and
+puts every attribute a library adds to a record into the line; here the fields are a fixed list. It has no text format.
+"""
 
 import json
 import logging
