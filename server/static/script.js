@@ -1,16 +1,16 @@
-// The playground: asks the same API as any client, and shows each picture while it is drawn.
+// The playground: uses the same API as any client, and shows previews of each image.
 
 import { asCurl, asPython } from "./snippets.js";
 import { imageUrl, serverSentEvents } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
-const MAX_KEPT = 60; // pictures of the gallery; the oldest leave
-const MAX_WORDS = 240; // characters of a prompt under its picture
+const MAX_KEPT = 60; // images in the gallery; the oldest are removed
+const MAX_PROMPT_SHOWN = 240; // characters in the caption
 const api = new URL("v1/", document.baseURI);
-const invitation = $("stage").firstElementChild;
+const emptyMessage = $("stage").firstElementChild;
 const kept = []; // {url, body, seed, size, seconds}, newest first
 let shown = null;
-let running = null; // AbortController of the request under way
+let running = null; // AbortController of the current request
 
 const hasKey = () => $("key").value.trim() !== "";
 
@@ -38,7 +38,7 @@ async function generate() {
   const body = requestBody();
   running = new AbortController();
   setBusy(true);
-  say("waiting for a place in the queue");
+  say("waiting in the queue");
   const started = performance.now();
   const figures = prepareStage(body);
   let finished = 0;
@@ -60,10 +60,10 @@ async function generate() {
         complete(figure, event, body, (performance.now() - started) / 1000);
       }
     }
-    if (finished < figures.length) throw new Error("the connection ended before the last picture");
-    say(`${finished > 1 ? `${finished} pictures` : "done"} in ${seconds(started)}`);
+    if (finished < figures.length) throw new Error("the connection closed before the last image");
+    say(`${finished > 1 ? `${finished} images` : "done"} in ${seconds(started)}`);
   } catch (error) {
-    for (const figure of document.querySelectorAll("figure.drawing")) figure.remove();
+    for (const figure of document.querySelectorAll("figure.generating")) figure.remove();
     if (error.name === "AbortError") say(`cancelled after ${seconds(started)}`);
     else say(error.message, true);
     if (!$("stage").children.length && kept.length) select(kept[0]);
@@ -93,8 +93,8 @@ function element(tag, properties = {}, ...children) {
 function prepareStage(body) {
   const [width, height] = (/^\d+x\d+$/.test(body.size) ? body.size : $("size").dataset.auto).split("x");
   const figures = Array.from({ length: body.n }, (_, index) => {
-    const bar = element("div", { className: "bar", role: "progressbar", ariaLabel: `Picture ${index + 1}` });
-    const figure = element("figure", { className: "drawing" }, bar);
+    const bar = element("div", { className: "bar", role: "progressbar", ariaLabel: `Image ${index + 1}` });
+    const figure = element("figure", { className: "generating" }, bar);
     figure.style.setProperty("--ratio", width / height);
     return figure;
   });
@@ -106,7 +106,7 @@ function prepareStage(body) {
 
 function emptyStage() {
   $("stage").className = "empty";
-  $("stage").replaceChildren(invitation);
+  $("stage").replaceChildren(emptyMessage);
 }
 
 function show(figure, url) {
@@ -123,56 +123,56 @@ function showProgress(comment, figures, started) {
   const bar = figures[index].querySelector(".bar");
   bar.style.width = `${(100 * step) / steps}%`;
   bar.setAttribute("aria-valuenow", Math.round((100 * step) / steps));
-  $("status").setAttribute("aria-live", "off"); // the bar tells; every step read out would be a flood
+  $("status").setAttribute("aria-live", "off"); // a screen reader would read every step; the progress bar reports it
   $("status").textContent = `step ${step} of ${steps}, ${seconds(started)}`;
 }
 
 function complete(figure, event, body, time) {
-  const picture = { url: imageUrl(event), body, seed: event.seed, size: event.size, time };
-  show(figure, picture.url);
+  const image = { url: imageUrl(event), body, seed: event.seed, size: event.size, time };
+  show(figure, image.url);
   figure.querySelector("img").alt = body.prompt;
-  figure.classList.remove("drawing");
-  figure.addEventListener("click", () => select(picture));
-  kept.unshift(picture);
-  $("gallery").prepend(thumbnail(picture));
+  figure.classList.remove("generating");
+  figure.addEventListener("click", () => select(image));
+  kept.unshift(image);
+  $("gallery").prepend(thumbnail(image));
   for (const left of kept.splice(MAX_KEPT)) {
     URL.revokeObjectURL(left.url);
     $("gallery").lastChild.remove();
   }
-  describe(picture);
+  describe(image);
 }
 
-function select(picture) {
-  const figure = element("figure", {}, element("img", { src: picture.url, alt: picture.body.prompt }));
-  const [width, height] = picture.size.split("x");
+function select(image) {
+  const figure = element("figure", {}, element("img", { src: image.url, alt: image.body.prompt }));
+  const [width, height] = image.size.split("x");
   figure.style.setProperty("--ratio", width / height);
   $("stage").className = "";
   $("stage").replaceChildren(figure);
-  describe(picture);
+  describe(image);
 }
 
-function describe(picture) {
-  shown = picture;
-  const { body } = picture;
+function describe(image) {
+  shown = image;
+  const { body } = image;
   $("details").hidden = false;
-  const words = body.prompt.length > MAX_WORDS ? `${body.prompt.slice(0, MAX_WORDS)}…` : body.prompt;
+  const words = body.prompt.length > MAX_PROMPT_SHOWN ? `${body.prompt.slice(0, MAX_PROMPT_SHOWN)}…` : body.prompt;
   $("caption").textContent =
-    `${words} · ${picture.size} · ${body.num_inference_steps} steps · guidance ${body.guidance_scale} · ` +
-    `seed ${picture.seed} · ${picture.time.toFixed(1)} s`;
-  Object.assign($("download"), { href: picture.url, download: `sana-${picture.seed}.png` });
+    `${words} · ${image.size} · ${body.num_inference_steps} steps · guidance ${body.guidance_scale} · ` +
+    `seed ${image.seed} · ${image.time.toFixed(1)} s`;
+  Object.assign($("download"), { href: image.url, download: `sana-${image.seed}.png` });
   $("gallery-title").hidden = false;
   for (const button of $("gallery").querySelectorAll("button")) {
-    button.setAttribute("aria-current", button.dataset.url === picture.url);
+    button.setAttribute("aria-current", button.dataset.url === image.url);
   }
 }
 
-function thumbnail(picture) {
-  const image = element("img", { src: picture.url, alt: `${picture.body.prompt}, seed ${picture.seed}` });
-  const button = element("button", { type: "button", title: picture.body.prompt }, image);
-  button.dataset.url = picture.url;
+function thumbnail(image) {
+  const preview = element("img", { src: image.url, alt: `${image.body.prompt}, seed ${image.seed}` });
+  const button = element("button", { type: "button", title: image.body.prompt }, preview);
+  button.dataset.url = image.url;
   button.addEventListener("click", () => {
     if (running) return;
-    select(picture);
+    select(image);
     $("stage").scrollIntoView({ block: "nearest" });
   });
   return element("div", { role: "listitem" }, button);
@@ -195,7 +195,7 @@ async function copy(button, text) {
   const label = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // no clipboard outside of https and localhost
+  } catch { // browsers offer the clipboard only on https and localhost
     const area = element("textarea", { value: text });
     document.body.append(area);
     area.select();
@@ -235,7 +235,7 @@ async function connect() {
     $("size").dataset.auto = model.default_size;
     $("size").replaceChildren(
       ...model.sizes.map((size) => new Option(size.replace("x", " × "), size)),
-      new Option("other …", "custom"),
+      new Option("custom …", "custom"),
     );
     $("size").value = model.default_size;
     $("steps").max = Math.min(model.max_steps, Math.max(60, model.default_steps));
@@ -246,7 +246,7 @@ async function connect() {
     say("");
   } catch (error) {
     $("model").dataset.state = $("key-field").hidden ? "waiting" : "gone";
-    $("model").lastChild.textContent = $("key-field").hidden ? "loading" : "needs a key";
+    $("model").lastChild.textContent = $("key-field").hidden ? "loading" : "API key required";
     say(error.message, !$("key-field").hidden);
     if ($("key-field").hidden) setTimeout(connect, 1500);
   }
@@ -274,7 +274,7 @@ function switchTheme() {
 }
 
 if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
-$("key").value = sessionStorage.getItem("sana-key") ?? ""; // a plain .key is a method of every Storage
+$("key").value = sessionStorage.getItem("sana-key") ?? ""; // not .key, which is a method of every Storage
 $("key").addEventListener("change", () => { sessionStorage.setItem("sana-key", $("key").value); connect(); });
 $("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
 $("form").addEventListener("input", refresh);

@@ -1,17 +1,17 @@
-// A picture of the gallery as a command or a program that draws it again.
+// Code that generates an image of the gallery again.
 
-const exact = (picture) => ({ ...picture.body, n: 1, seed: picture.seed });
+const exact = (image) => ({ ...image.body, n: 1, seed: image.seed });
 
-export function asCurl(api, picture, withKey) {
-  const body = JSON.stringify(exact(picture)).replaceAll("'", "'\\''");
+export function asCurl(api, image, withKey) {
+  const body = JSON.stringify(exact(image)).replaceAll("'", "'\\''");
   const lines = [`curl ${new URL("images/generations", api)}`, "-H 'Content-Type: application/json'"];
   if (withKey) lines.push('-H "Authorization: Bearer $SANA_API_KEY"');
   lines.push(`-d '${body}'`);
   return lines.join(" \\\n  ");
 }
 
-export function asPython(api, picture, withKey) {
-  const { prompt, size, n, ...extra } = exact(picture);
+export function asPython(api, image, withKey) {
+  const { prompt, size, n, ...extra } = exact(image);
   return [
     "import base64",
     ...(withKey ? ["import os"] : []),
@@ -25,7 +25,7 @@ export function asPython(api, picture, withKey) {
     `    size=${JSON.stringify(size)},`,
     `    extra_body=${JSON.stringify(extra)},`,
     ")",
-    'with open("picture.png", "wb") as file:',
+    'with open("image.png", "wb") as file:',
     "    file.write(base64.b64decode(answer.data[0].b64_json))",
   ].join("\n");
 }

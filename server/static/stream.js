@@ -1,4 +1,4 @@
-// What a streamed answer is made of.
+// Parses a streamed response.
 
 export async function* serverSentEvents(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -7,7 +7,7 @@ export async function* serverSentEvents(response) {
     const { done, value } = await reader.read();
     if (done) return;
     text += value;
-    if (!value.includes("\n")) continue; // a large picture arrives in many parts
+    if (!value.includes("\n")) continue; // a large image arrives in many parts
     const blocks = text.split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {

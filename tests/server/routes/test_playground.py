@@ -51,7 +51,7 @@ def page(browser: Browser, server: LiveServer) -> Iterator[Page]:
 
 
 @needs_chromium
-def test_a_prompt_becomes_previews_and_then_an_image(page: Page, tmp_path: Path) -> None:
+def test_playground_shows_previews_then_image(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("/")
     page.keyboard.type("a blue square")
     page.locator("#steps").fill("12")
@@ -59,9 +59,9 @@ def test_a_prompt_becomes_previews_and_then_an_image(page: Page, tmp_path: Path)
     page.keyboard.press("/")  # types nothing: the seed is a field
     page.locator("#seed").fill("4")
     page.locator("#prompt").press("Enter")
-    expect(page.locator("figure.drawing.seen img")).to_have_count(1)  # a preview
+    expect(page.locator("figure.generating.seen img")).to_have_count(1)  # a preview
     expect(page.locator("#status")).to_have_text(re.compile(r"step \d+ of 12"))
-    expect(page.locator("figure:not(.drawing) img")).to_have_count(1)
+    expect(page.locator("figure:not(.generating) img")).to_have_count(1)
     expect(page.locator("#caption")).to_contain_text("a blue square · 256x256 · 12 steps · guidance 4.5 · seed 4")
     width = page.locator("#stage img").evaluate("image => image.decode().then(() => image.naturalWidth)")
     assert width == 256
@@ -72,7 +72,7 @@ def test_a_prompt_becomes_previews_and_then_an_image(page: Page, tmp_path: Path)
 
 
 @needs_chromium
-def test_size_number_and_gallery(page: Page) -> None:
+def test_playground_gallery_of_several_images(page: Page) -> None:
     page.locator("#prompt").fill("a red circle")
     page.locator("#size").select_option("custom")
     page.locator("#custom-size").fill("64x96")
@@ -80,7 +80,7 @@ def test_size_number_and_gallery(page: Page) -> None:
     page.locator("#steps").fill("2")
     page.locator("#generate").click()
     expect(page.locator("#gallery img")).to_have_count(3)
-    expect(page.locator("#status")).to_contain_text("3 pictures in")
+    expect(page.locator("#status")).to_contain_text("3 images in")
     expect(page.locator("#caption")).to_contain_text("64x96")
     page.locator("body").click(position={"x": 5, "y": 5})
     first = page.locator("#caption").inner_text()
@@ -93,14 +93,14 @@ def test_size_number_and_gallery(page: Page) -> None:
 
 
 @needs_chromium
-def test_an_empty_prompt_draws_the_one_that_is_shown(page: Page) -> None:
+def test_playground_empty_prompt_uses_placeholder(page: Page) -> None:
     page.locator("#steps").fill("1")
     page.locator("#generate").click()
     expect(page.locator("#caption")).to_contain_text("a red circle left of a blue square · 256x256 · 1 steps")
 
 
 @needs_chromium
-def test_the_gallery_by_keyboard_keeps_its_place(page: Page) -> None:
+def test_playground_gallery_keyboard_keeps_focus(page: Page) -> None:
     page.locator("#prompt").fill("a red circle")
     page.locator("#n").fill("2")
     page.locator("#steps").fill("1")
@@ -124,14 +124,14 @@ def test_the_gallery_by_keyboard_keeps_its_place(page: Page) -> None:
 
 
 @needs_chromium
-def test_every_control_has_a_name(page: Page) -> None:
+def test_playground_controls_have_names(page: Page) -> None:
     unnamed = """controls => controls.filter(one =>
         !(one.labels?.[0]?.textContent ?? one.ariaLabel ?? one.textContent).trim()).map(one => one.id)"""
     assert page.locator("button, input, select, textarea, summary").evaluate_all(unnamed) == []
 
 
 @needs_chromium
-def test_progress_is_told_by_the_bar_and_nothing_moves(page: Page) -> None:
+def test_playground_progress_bar_without_layout_shift(page: Page) -> None:
     """A live region would read every step out."""
 
     def heights() -> list[float]:
@@ -144,7 +144,7 @@ def test_progress_is_told_by_the_bar_and_nothing_moves(page: Page) -> None:
     page.locator("#steps").fill("60")
     before = heights()
     page.locator("#prompt").press("Enter")
-    expect(page.get_by_role("progressbar", name="Picture 1")).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]"))
+    expect(page.get_by_role("progressbar", name="Image 1")).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]"))
     assert page.locator("#status").get_attribute("aria-live") == "off"
     assert heights() == before
     page.keyboard.press("Escape")
@@ -153,7 +153,7 @@ def test_progress_is_told_by_the_bar_and_nothing_moves(page: Page) -> None:
 
 
 @needs_chromium
-def test_cancel_ends_the_request(page: Page, server: LiveServer) -> None:
+def test_playground_cancel_ends_request(page: Page, server: LiveServer) -> None:
     page.locator("#prompt").fill("a slow cat")
     page.locator("#steps").fill("60")
     page.locator("#n").fill("5")
@@ -163,11 +163,11 @@ def test_cancel_ends_the_request(page: Page, server: LiveServer) -> None:
     expect(page.locator("#status")).to_contain_text("cancelled after")
     expect(page.locator("#generate")).to_be_enabled()
     expect(page.locator("#cancel")).to_be_hidden()
-    expect(page.locator("figure.drawing")).to_have_count(0)
+    expect(page.locator("figure.generating")).to_have_count(0)
 
 
 @needs_chromium
-def test_errors_are_told_in_the_servers_words(page: Page) -> None:
+def test_playground_shows_server_error(page: Page) -> None:
     page.locator("#prompt").fill("a cat")
     page.locator("#size").select_option("custom")
     page.locator("#custom-size").fill("65x64")
@@ -176,7 +176,7 @@ def test_errors_are_told_in_the_servers_words(page: Page) -> None:
 
 
 @needs_chromium
-def test_what_is_copied_draws_the_same_picture(page: Page, server: LiveServer, http: httpx.Client) -> None:
+def test_playground_copies_curl_and_python(page: Page, server: LiveServer, http: httpx.Client) -> None:
     page.locator("#prompt").fill('it\'s a "red" circle')
     page.locator("#steps").fill("1")
     page.locator("#generate").click()
@@ -194,7 +194,7 @@ def test_what_is_copied_draws_the_same_picture(page: Page, server: LiveServer, h
 
 
 @needs_chromium
-def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, guarded_server: LiveServer) -> None:
+def test_playground_requests_key_and_keeps_it(browser: Browser, guarded_server: LiveServer) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
     keys: list[str | None] = []
@@ -202,7 +202,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, guarded_server
         "request", lambda request: keys.append(request.headers.get("authorization")) if "/v1/" in request.url else None
     )
     page.goto(guarded_server.url)
-    expect(page.locator("#model")).to_have_text("needs a key")
+    expect(page.locator("#model")).to_have_text("API key required")
     expect(page.locator("#key")).to_be_focused()
     expect(page.locator("#key")).to_have_value("")
     expect(page.locator("#status")).to_contain_text("You didn't provide an API key")
@@ -224,7 +224,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, guarded_server
 
 @needs_chromium
 @pytest.mark.parametrize(("name", "width", "scheme"), [("phone", 390, "light"), ("desktop", 1280, "dark")])
-def test_nothing_overflows_in_either_light(
+def test_playground_layout_and_themes(
     browser: Browser, server: LiveServer, name: str, width: int, scheme: str, tmp_path: Path
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -247,7 +247,7 @@ def test_nothing_overflows_in_either_light(
 
 
 @pytest.mark.parametrize("name", ["", *(f"static/{name}" for name in TYPES)])
-def test_its_files_name_no_other_host(http: httpx.Client, name: str) -> None:
+def test_playground_files_name_no_other_host(http: httpx.Client, name: str) -> None:
     response = http.get(f"/{name}")
     assert response.status_code == 200
     assert not re.search(r"https?://|//cdn|@import|\burl\(", response.text)
@@ -255,7 +255,7 @@ def test_its_files_name_no_other_host(http: httpx.Client, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.js", "..%2fapp.py", "%2e%2e/app.py", "style.css/"])
-def test_other_static_names_are_not_found(http: httpx.Client, name: str) -> None:
+def test_unknown_static_file_gets_404(http: httpx.Client, name: str) -> None:
     response = http.get(f"/static/{name}")
     assert response.status_code == 404
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
