@@ -29,7 +29,7 @@ CONVERGED_EACH = 2
 
 def psnr(mark: Mark, exact: Mark) -> float:
     """PSNR of two images of one task, in dB."""
-    error = np.square(mark.picture.astype(float) - exact.picture).mean()
+    error = np.square(mark.image.astype(float) - exact.image).mean()
     return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
 

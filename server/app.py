@@ -1,4 +1,4 @@
-"""Puts the HTTP side together: routes, error answers, and the engine's life as the application's."""
+"""Assembles the HTTP application: routes, error responses, and the engine's start and stop."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ EXPOSED_HEADERS = [
 
 
 class AliasError(SanaError):
-    """A model alias points to another model than the one served."""
+    """A model alias refers to a model that is not served."""
 
 
 def log_loaded(loading: asyncio.Task[ModelInfo]) -> None:
@@ -49,7 +49,7 @@ def log_loaded(loading: asyncio.Task[ModelInfo]) -> None:
 
 
 def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]], None] = log_loaded) -> FastAPI:
-    """The application. It listens while the model loads, answering 503; `loaded` is called when that has ended."""
+    """The application. While the model loads it answers 503; `loaded` is called with the task once that has ended."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -71,7 +71,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     app = FastAPI(
         title="sana-serve",
         lifespan=lifespan,
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
@@ -106,7 +106,7 @@ async def load(engine: EngineClient, config: ServerConfig) -> ModelInfo:
     model = await engine.start()
     for alias, target in config.model_aliases.items():
         if target != model.id:
-            raise AliasError(f"--model-alias {alias}={target}: this server serves '{model.id}', and nothing else")
+            raise AliasError(f"--model-alias {alias} must refer to the served model '{model.id}', got '{target}'")
     return model
 
 

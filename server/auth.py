@@ -1,4 +1,4 @@
-"""API keys: who may ask, and as which tenant. A key is kept, compared and logged as its hash only."""
+"""API keys: authentication, and the tenant of a request. Keys are stored, compared and logged only as hashes."""
 
 import hashlib
 import hmac
@@ -37,22 +37,22 @@ class ApiKeys:
         self._from_file: list[bytes] = []
         self._reload()
         if file is not None and not self._from_file:
-            raise KeyFileError(f"{file} holds no API key; write one per line")
+            raise KeyFileError(f"{file} must hold at least one API key, one per line, but has none")
 
     @property
     def required(self) -> bool:
         return bool(self._fixed) or self._file is not None
 
     def tenant(self, key: str) -> str | None:
-        """The name of the key's owner in queue and log: a part of its hash. None: the key is not one of ours."""
+        """The start of the key's hash, which names its owner in queue and log. None: the key is not accepted."""
         self._reload()
-        asked, known = digest(key), False
-        for ours in (*self._fixed, *self._from_file):  # all of them, whichever matches: the time tells nothing
-            known |= hmac.compare_digest(asked, ours)
-        return asked.hex()[:TENANT_CHARS] if known else None
+        offered, known = digest(key), False
+        for accepted in (*self._fixed, *self._from_file):  # all, so that the time does not depend on which one matches
+            known |= hmac.compare_digest(offered, accepted)
+        return offered.hex()[:TENANT_CHARS] if known else None
 
     def _reload(self) -> None:
-        """Reads the file when it is another one than before; a fault keeps the keys there were."""
+        """Reads the file again if it has changed. An error keeps the previous keys."""
         if self._file is None:
             return
         try:
@@ -63,12 +63,12 @@ class ApiKeys:
             lines = [line.strip() for line in self._file.read_text().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             if not self._read:
-                raise KeyFileError(f"the API keys cannot be read: {error}") from None
-            log.error("the API keys cannot be read again, the old ones stay: %s", error)
+                raise KeyFileError(f"cannot read the API key file: {error}") from None
+            log.error("cannot read the API key file again; keeping the previous keys: %s", error)
             return
         self._from_file = [digest(line) for line in lines if line and not line.startswith("#")]
         self._read = state
-        log.info("%d API keys read from %s", len(self._from_file), self._file)
+        log.info("read %d API keys from %s", len(self._from_file), self._file)
 
 
 def digest(key: str) -> bytes:
@@ -95,7 +95,7 @@ async def authorize(request: Request) -> None:
 
 
 async def limit(request: Request) -> AsyncGenerator[None]:
-    """Dependency of the routes that cost device time: the rate and the concurrency of the key, or of the address."""
+    """Dependency of routes that use the device: limits the rate and concurrency of the key, or else of the address."""
     limits: Limits = request.app.state.limits
     who = request.state.tenant or client_address(request)
     request.state.limit_headers = limits.take(who)
@@ -106,6 +106,6 @@ async def limit(request: Request) -> AsyncGenerator[None]:
 
 
 def client_address(connection: HTTPConnection) -> str:
-    """The peer, or what a trusted proxy says it is; of IPv6 the /64, which is one customer."""
+    """The address of the client, from a trusted proxy if there is one; for IPv6 the /64, which one customer owns."""
     host = connection.client.host[:64] if connection.client else ""
     return ":".join(host.split(":")[:4]) if ":" in host else host

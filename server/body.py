@@ -1,4 +1,4 @@
-"""Reads a request's JSON object, whatever was sent instead of one."""
+"""Reads the JSON object of a request within limits of size and time."""
 
 import asyncio
 import json
@@ -8,33 +8,36 @@ from starlette.requests import Request
 
 from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
 
-DRAINED_BODIES = 16  # a client that is still sending reads no answer: so much of a body too large is read and dropped
-
-BODY_SECONDS = 30.0  # a prompt is small; whoever needs longer holds a connection for its own sake
+DRAINED_BODIES = 16
+"""Times the limit that a too large body is still read, and dropped: a client that is sending reads no response."""
+BODY_SECONDS = 30.0  # a prompt is small: a slower client only holds the connection
 
 
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """The body as a dict without its null entries, which mean "absent". Raises InvalidBody."""
+    """The body as a dict, without its null entries, which mean "absent".
+
+    Raises UnsupportedContentType, BodyTooLarge, RequestTooSlow or InvalidBody.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
-        message = f"Content-Type is {content_type or 'missing'}; send application/json"
+        message = f"Content-Type must be application/json, got {content_type or 'none'}"
         raise UnsupportedContentType(message)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await read_body(request, limit)
     except TimeoutError:
-        raise RequestTooSlow(f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        raise RequestTooSlow(f"the body must arrive within {BODY_SECONDS:g} s") from None
     try:
         value = json.loads(body.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # RecursionError: nested deeper than any request of ours
-        raise InvalidBody(f"the body is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # RecursionError: nested deeper than any valid request
+        raise InvalidBody(f"the body must be valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidBody('the body must be a JSON object, like {"prompt": "a cat"}')
     return {name: entry for name, entry in value.items() if entry is not None}
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Raises BodyTooLarge beyond `limit` bytes, whether or not they were announced."""
+    """The whole body. Raises BodyTooLarge beyond `limit` bytes, with or without a Content-Length."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -44,5 +47,5 @@ async def read_body(request: Request, limit: int) -> bytes:
         elif size > limit * DRAINED_BODIES:
             break
     if size > limit:
-        raise BodyTooLarge(f"the body is larger than {limit} bytes, the most this server reads")
+        raise BodyTooLarge(f"the body must not exceed {limit} bytes")
     return b"".join(chunks)

@@ -1,4 +1,4 @@
-"""Store of the images that responses point to by URL, bounded in bytes and in age."""
+"""Store of the images that responses refer to by URL, bounded in bytes and age."""
 
 import asyncio
 import re
@@ -19,23 +19,23 @@ SWEEP_SECONDS = 30.0
 
 
 class FileStore(Protocol):
-    """Where images wait to be fetched."""
+    """Storage that images are fetched from."""
 
     async def save(self, image: bytes, image_format: ImageFormat) -> str:
-        """The URL it can be fetched from for a while; a relative one is a path of this server."""
+        """Stores the image and returns its URL; a relative URL is a path of this server."""
         ...
 
     async def sweep(self) -> None:
-        """Forgets what is too old; called every SWEEP_SECONDS."""
+        """Deletes expired images; called every SWEEP_SECONDS."""
         ...
 
 
 class DirectoryStore:
-    """A folder. The oldest files go when there are too many bytes.
+    """A folder. The oldest files are deleted when their total size exceeds the maximum.
 
     Args:
-        folder: what it holds from an earlier run is kept, within the bounds.
-        max_bytes: of all files together.
+        folder: images of an earlier run are kept, within the bounds.
+        max_bytes: maximum total size of the files.
         max_age: seconds a file can be fetched.
     """
 
@@ -63,23 +63,25 @@ class DirectoryStore:
         return f"/files/{name}"
 
     async def sweep(self) -> None:
-        await asyncio.to_thread(self._drop, 0)
+        await asyncio.to_thread(self._make_room, 0)
 
     def find(self, name: str) -> Path | None:
-        """The file of that name, unless it is unknown or too old. A name from a client never becomes a path unseen."""
+        """The file of that name; None if it is unknown or expired. Only names of stored files become paths."""
         known = self._sizes.get(name)
         return self.folder / name if known and time.time() - known[1] <= self.max_age else None
 
     def _write(self, name: str, image: bytes) -> None:
         if len(image) > self.max_bytes:
-            raise OutputError(f"an image of {len(image)} bytes is more than the {self.max_bytes} the file store holds")
-        self._drop(len(image))
+            raise OutputError(
+                f"an image must not exceed the file store's {self.max_bytes} bytes, got {len(image)} bytes"
+            )
+        self._make_room(len(image))
         write_whole(self.folder / name, image)
         with self._lock:
             self._sizes[name] = (len(image), time.time())
 
-    def _drop(self, room: int) -> None:
-        """Removes what is too old, and the oldest until `room` bytes are free."""
+    def _make_room(self, room: int) -> None:
+        """Deletes expired files, then the oldest until `room` bytes are free."""
         with self._lock:
             total = self.total_bytes + room
             for name, (size, saved) in list(self._sizes.items()):
@@ -91,7 +93,7 @@ class DirectoryStore:
 
 
 def new_name(image_format: ImageFormat) -> str:
-    """192 random bits: whoever knows a name was given it."""
+    """A new file name of 192 random bits, which cannot be guessed."""
     return f"{secrets.token_urlsafe(24)}.{image_format}"
 
 

@@ -1,4 +1,4 @@
-"""`sana generate`: one request without HTTP, drawn into files."""
+"""`sana generate`: one request without HTTP, written to files."""
 
 import contextlib
 import sys
@@ -14,21 +14,21 @@ from .writing import check_writable, write_whole
 
 
 async def generate_files(config: EngineConfig, fill: Callable[[ModelInfo], GenerationParams], out: Path) -> None:
-    """Draws what `fill` makes of the loaded model and writes each image as it is done.
+    """Loads the model, generates the request that `fill` returns for it, and writes each image when it is done.
 
-    One image goes to `out`, several to out-1.png, out-2.png, ... Raises SanaError.
+    One image is written to `out`, several to out-1.png, out-2.png, ... Raises SanaError.
     """
     check_writable(out)
     engine = EngineClient(config)
     print(f"sana: loading {config.model}", file=sys.stderr)
     model = await engine.start()
     try:
-        await draw(engine, fill(model), out)
+        await write_images(engine, fill(model), out)
     finally:
         await engine.stop()
 
 
-async def draw(engine: EngineClient, params: GenerationParams, out: Path) -> None:
+async def write_images(engine: EngineClient, params: GenerationParams, out: Path) -> None:
     started = time.monotonic()
     steps = params.num_inference_steps * params.n
     async with contextlib.aclosing(engine.generate(params)) as events:
@@ -50,5 +50,5 @@ async def draw(engine: EngineClient, params: GenerationParams, out: Path) -> Non
 
 
 def numbered(out: Path, image_index: int) -> Path:
-    """cat.png -> cat-1.png for the first image."""
+    """The path of one of several images: cat-1.png for the first image of cat.png."""
     return out.with_name(f"{out.stem}-{image_index + 1}{out.suffix}")

@@ -1,19 +1,19 @@
-"""From exceptions to OpenAI's error object, in one table: every answer of 400 and above is made here.
+"""Exceptions as OpenAI's error object, by one table: every response of 400 and above is made here.
 
-Besides the engine's errors (engine/errors.py) the server knows
+The server adds these errors to the engine's (engine/errors.py):
 
 RequestError
     InvalidBody                 the body is not a JSON object
-    UnsupportedContentType      it is not declared as JSON
-    BodyTooLarge                more bytes than the server reads
-    RequestTooSlow              the request does not arrive
-    OriginNotAllowed            a web page that no --cors-origin names
-    ModelNotFound               another model than the one served was asked for
-    FileNotFound                no such image, or no longer
-    RangeNotSatisfiable         a range beyond the end of an image
-    MissingKey                  no API key
-    InvalidKey                  none of ours
-    TooManyRequests             more than the caller may ask
+    UnsupportedContentType      the content type is not JSON
+    BodyTooLarge                the body exceeds the limit
+    RequestTooSlow              the request did not arrive in time
+    OriginNotAllowed            the web page is not allowed by --cors-origin
+    ModelNotFound               the requested model is not the one served
+    FileNotFound                the image does not exist, or has expired
+    RangeNotSatisfiable         the range begins beyond the end of the image
+    MissingKey                  no API key was sent
+    InvalidKey                  the API key is not accepted
+    TooManyRequests             the caller exceeds its rate or concurrency
 """
 
 import json
@@ -37,11 +37,11 @@ from engine import (
 )
 
 MAX_MESSAGE_CHARS = 1000
-CLIENT_GONE = 499  # nginx's number; nobody is left to read it, the log is
+CLIENT_GONE = 499  # nginx's status for the log: the client has disconnected and cannot read it
 
 
 class RequestError(Exception):
-    """What the server itself finds wrong with a request."""
+    """An error that the server finds in a request, before the engine."""
 
 
 class InvalidBody(RequestError):
@@ -49,36 +49,36 @@ class InvalidBody(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """More bytes than the server reads."""
+    """The body exceeds the limit."""
 
 
 class RequestTooSlow(RequestError):
-    """The request does not arrive."""
+    """The request did not arrive in time."""
 
     headers: ClassVar = {"connection": "close"}
 
 
 class UnsupportedContentType(RequestError):
-    """The body is not declared as JSON."""
+    """The content type is not JSON."""
 
 
 class OriginNotAllowed(RequestError):
-    """A web page that no --cors-origin names, or what it wants to send."""
+    """The web page, its method or one of its headers is not allowed by --cors-origin."""
 
 
 class ModelNotFound(RequestError):
-    """Another model than the one served was asked for."""
+    """The requested model is not the one served."""
 
 
 class FileNotFound(RequestError):
-    """No such image, or no longer."""
+    """The image does not exist, or has expired."""
 
 
 class RangeNotSatisfiable(RequestError):
-    """A range beyond the end of an image of `size` bytes."""
+    """The range begins beyond the end of an image of `size` bytes."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(f"the range begins beyond the end of the image, which has {size} bytes")
+        super().__init__(f"the range must begin within the image, which has {size} bytes")
         self.headers = {"content-range": f"bytes */{size}"}
 
 
@@ -89,13 +89,13 @@ class MissingKey(RequestError):
 
 
 class InvalidKey(RequestError):
-    """The API key is none of ours."""
+    """The API key is not accepted."""
 
     headers: ClassVar = {"www-authenticate": "Bearer"}
 
 
 class TooManyRequests(RequestError):
-    """More than the caller may ask; `retry_after` is in seconds."""
+    """The caller exceeds its rate or concurrency and should wait for `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -104,7 +104,7 @@ class TooManyRequests(RequestError):
 
 @dataclass(frozen=True)
 class Kind:
-    """How one class of errors is told. The error's own `param` and `code`, where it has them, go first."""
+    """The response to one class of errors. An error's own `param`, `code` and `retry_after` override these."""
 
     status: int
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
@@ -135,14 +135,14 @@ TABLE: dict[type[Exception] | int, Kind] = {
     CheckpointError: Kind(503, "server_error", retry_after=60),
     DeviceError: Kind(503, "server_error", retry_after=60),
     GenerationFailed: Kind(500, "server_error"),
-    # 400, not 504 or 408: official clients repeat those at once, and what missed its deadline misses it again
+    # Not 504 or 408: the official clients retry those at once, and the retry would miss its deadline too.
     DeadlineExceeded: Kind(400, "invalid_request_error", "deadline_exceeded", "timeout"),
     Exception: Kind(500, "server_error"),
 }
 
 
 def error_response(error: Exception, request: Request) -> Response:
-    """The answer to a request that ended with this error."""
+    """The response to a request that ended with this error."""
     kind = kind_of(error)
     headers = dict(getattr(error, "headers", None) or {})
     if kind.retry_after is not None:
@@ -152,7 +152,7 @@ def error_response(error: Exception, request: Request) -> Response:
 
 
 def error_body(error: Exception, where: str = "") -> bytes:
-    """OpenAI's error object as JSON, all four keys."""
+    """OpenAI's error object as JSON, with all four keys. `where` is appended to the message."""
     kind = kind_of(error)
     body = {
         "message": printable(message_of(error) + where)[:MAX_MESSAGE_CHARS],
@@ -172,11 +172,11 @@ def kind_of(error: Exception) -> Kind:
 def message_of(error: Exception) -> str:
     if isinstance(error, HTTPException):
         return error.detail
-    if kind_of(error) is TABLE[Exception]:  # its text is for the log: it may hold anything
-        return "the server failed to answer; its log says more under this x-request-id"
+    if kind_of(error) is TABLE[Exception]:  # the message could expose paths or secrets; it is in the log
+        return "internal server error; see the server's log for this x-request-id"
     return str(error)
 
 
 def printable(text: str) -> str:
-    """`text` with lone surrogates spelled out: an error message may quote the input that caused it."""
+    """`text` with lone surrogates escaped: a message may quote the input that caused it, and must be encodable."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""How often and how many at once: requests per key, and wrong keys per address. Nothing here grows without bound."""
+"""Rate and concurrency limits: requests per key, and wrong keys per address. Memory is bounded."""
 
 import math
 import time
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from .http_errors import TooManyRequests
 
-MAX_REMEMBERED = 10_000  # callers; the ones longest unseen are forgotten
+MAX_CALLERS = 10_000  # the least recently seen are forgotten
 GUESSES = 10
 GUESS_SECONDS = 60.0
 
 
 @dataclass
 class Quota:
-    """Tokens that come back with time."""
+    """Token bucket of one caller, and its running requests."""
 
     tokens: float
-    seen: float  # when that many were there
+    seen: float  # time.monotonic() at which the bucket held `tokens`
     running: int = 0
 
 
 class Quotas:
-    """One bucket per caller, full at first.
+    """One token bucket per caller, full at first.
 
     Args:
-        size: tokens of a full bucket.
-        seconds: in which an empty one fills.
+        size: tokens in a full bucket.
+        seconds: time in which an empty bucket refills.
     """
 
     def __init__(self, size: int, seconds: float) -> None:
@@ -38,15 +38,15 @@ class Quotas:
         return len(self._quotas)
 
     def get(self, who: str) -> Quota:
-        """The caller's bucket as it is now."""
+        """The caller's bucket, refilled up to now."""
         now = time.monotonic()
         quota = self._quotas.setdefault(who, Quota(self.size, now))
         self._quotas.move_to_end(who)
         quota.tokens = min(quota.tokens + (now - quota.seen) * self.rate, self.size)
         quota.seen = now
-        if len(self._quotas) > MAX_REMEMBERED:
+        if len(self._quotas) > MAX_CALLERS:
             oldest, forgotten = self._quotas.popitem(last=False)
-            if forgotten.running:  # it will be released
+            if forgotten.running:  # release() still needs it
                 self._quotas[oldest] = forgotten
         return quota
 
@@ -55,11 +55,11 @@ class Quotas:
 
 
 class Limits:
-    """What each caller may take.
+    """Limits of every caller.
 
     Args:
-        per_minute: requests a caller may start per minute; 0: any number.
-        concurrent: requests a caller may have at once; 0: any number.
+        per_minute: requests a caller may start per minute; 0: unlimited.
+        concurrent: concurrent requests of a caller; 0: unlimited.
     """
 
     def __init__(self, per_minute: int, concurrent: int) -> None:
@@ -69,16 +69,16 @@ class Limits:
         self._guessers = Quotas(GUESSES, GUESS_SECONDS)
 
     def take(self, who: str) -> dict[str, str]:
-        """Counts a request, to be given back with `release`. Returns OpenAI's headers. Raises TooManyRequests."""
+        """Counts a request until `release`. Returns OpenAI's rate limit headers. Raises TooManyRequests."""
         quota = self._callers.get(who)
         if self.concurrent and quota.running >= self.concurrent:
-            message = f"{quota.running} requests of yours are running, the most this server allows; wait for one"
+            message = f"at most {self.concurrent} concurrent requests are allowed, got one more; wait until one is done"
             raise TooManyRequests(message, 1)
         headers = {}
         if self.per_minute:
             if quota.tokens < 1:
                 wait = self._callers.seconds_until(quota, 1)
-                message = f"more than {self.per_minute} requests in a minute; try again in {math.ceil(wait)} s"
+                message = f"at most {self.per_minute} requests per minute are allowed; try again in {math.ceil(wait)} s"
                 raise TooManyRequests(message, wait)
             quota.tokens -= 1
             headers = {
@@ -93,11 +93,11 @@ class Limits:
         self._callers.get(who).running -= 1
 
     def check_guesses(self, address: str) -> None:
-        """Raises TooManyRequests for an address that sent too many wrong keys: a right one is no answer then."""
+        """Raises TooManyRequests for an address that sent too many wrong keys, so that it cannot try more of them."""
         quota = self._guessers.get(address)
         if quota.tokens < 1:
             wait = self._guessers.seconds_until(quota, 1)
-            raise TooManyRequests("too many wrong API keys from your address; try again later", wait)
+            raise TooManyRequests(f"too many wrong API keys from this address; try again in {math.ceil(wait)} s", wait)
 
     def count_guess(self, address: str) -> None:
         self._guessers.get(address).tokens -= 1

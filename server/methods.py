@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS, which no route knows: for load balancers, and for scripts of web pages."""
+"""HEAD for load balancers and OPTIONS for scripts of web pages; no route handles them."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -9,7 +9,7 @@ from .http_errors import OriginNotAllowed, error_body, kind_of
 
 
 class HeadAsGet:
-    """ASGI middleware: a HEAD is answered wherever GET is, and the body is dropped."""
+    """ASGI middleware that answers HEAD wherever GET is answered, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -32,11 +32,11 @@ class HeadAsGet:
             await self.app(scope, receive, send_head)
         finally:
             if head:
-                scope["method"] = "HEAD"  # for the log
+                scope["method"] = "HEAD"  # for the access log
 
 
 class JSONCORSMiddleware(CORSMiddleware):
-    """Refuses in JSON, as everything here does; Starlette's own refusal is plain text."""
+    """CORS whose refusals are OpenAI's JSON errors; Starlette's are plain text."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

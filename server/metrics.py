@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics: counted as requests and steps end, and asked of the engine when it is read."""
+"""Metrics for Prometheus: counted when requests and steps end, or read from the engine at each scrape."""
 
 import functools
 from collections.abc import Iterator
@@ -18,28 +18,34 @@ SIDES = (256, 512, 1024, 2048, 4096)
 
 
 class Metrics:
-    """One set of series per application."""
+    """The metrics of one application."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         counter = functools.partial(Counter, registry=self.registry)
         histogram = functools.partial(Histogram, registry=self.registry)
-        self.responses = counter("sana_http_responses", "Answers by route and status.", ["route", "status"])
-        self.images = counter("sana_images", "Images drawn.")
-        self.pixels = counter("sana_pixels", "Pixels drawn.")
-        request_help = "From admission to the last image, by size: the side of the square that holds as many pixels."
+        self.responses = counter("sana_http_responses", "HTTP responses by route and status.", ["route", "status"])
+        self.images = counter("sana_images", "Images generated.")
+        self.pixels = counter("sana_pixels", "Pixels of generated images.")
+        request_help = (
+            "Seconds from admission to the last image of a request, by the side of a square with as many pixels."
+        )
         self.requests = histogram("sana_request_seconds", request_help, ["size"], buckets=SECONDS)
-        self.stages = histogram("sana_stage_seconds", "Of an image, by stage.", ["stage"], buckets=SECONDS)
-        self.steps = histogram("sana_step_seconds", "Of the device, by phase.", ["phase"], buckets=STEP_SECONDS)
-        self.tokens = histogram("sana_batch_tokens", "Rows of a forward.", buckets=TOKENS)
-        self.occupancy = histogram("sana_batch_occupancy", "Share of the token budget used.", buckets=SHARES)
-        forwards_help = "Of the networks, by phase and whether a CUDA graph ran them."
+        self.stages = histogram("sana_stage_seconds", "Seconds per image in each stage.", ["stage"], buckets=SECONDS)
+        self.steps = histogram(
+            "sana_step_seconds", "Device seconds per step, by phase.", ["phase"], buckets=STEP_SECONDS
+        )
+        self.tokens = histogram("sana_batch_tokens", "Tokens per forward pass of the transformer.", buckets=TOKENS)
+        self.occupancy = histogram(
+            "sana_batch_occupancy", "Share of the token budget that a batch uses, from 0 to 1.", buckets=SHARES
+        )
+        forwards_help = "Forward passes, by phase and whether a CUDA graph replayed them."
         self.forwards = counter("sana_forwards", forwards_help, ["phase", "graph"])
-        self.filling = counter("sana_graph_filling_tokens", "Rows of CUDA graphs beyond those of their batch.")
-        self.batch_images = histogram("sana_batch_images", "Images in a forward.", buckets=IMAGES)
+        self.padding = counter("sana_graph_padding_tokens", "Padding tokens in the buckets of CUDA graphs.")
+        self.batch_images = histogram("sana_batch_images", "Images per batch.", buckets=IMAGES)
 
     def watch(self, engine: EngineClient) -> None:
-        """Reads the engine's own figures whenever the metrics are read."""
+        """Adds the engine's statistics, read at each scrape."""
         self.registry.register(EngineCollector(engine))
 
     def observe_step(self, report: StepReport) -> None:
@@ -48,10 +54,10 @@ class Metrics:
         self.forwards.labels(report.phase, "no").inc(report.forwards.launched)
         if report.tokens:
             self.tokens.observe(report.tokens)
-            # a single image may exceed the budget, which is 0 on a slow device: it fills its step
+            # One image may exceed the budget, which is 0 on a slow device: its batch counts as full.
             self.occupancy.observe(report.tokens / max(report.token_budget, report.tokens))
             self.batch_images.observe(report.images)
-            self.filling.inc(max(0, report.forwards.graph_tokens - report.tokens))
+            self.padding.inc(max(0, report.forwards.graph_tokens - report.tokens))
 
     def observe_image(self, params: GenerationParams, timings: Timings) -> None:
         self.images.inc()
@@ -66,12 +72,12 @@ class Metrics:
         self.responses.labels(route, str(status)).inc()
 
     def render(self) -> bytes:
-        """In Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class EngineCollector(Collector):
-    """EngineStats as series."""
+    """EngineStats as metrics."""
 
     def __init__(self, engine: EngineClient) -> None:
         self.engine = engine
@@ -79,28 +85,40 @@ class EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         stats = self.engine.stats()
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
-        yield gauge("sana_ready", "1 while the engine draws.", value=self.engine.ready)
+        yield gauge("sana_ready", "1 if the engine is ready, else 0.", value=self.engine.ready)
         queue_help = "Predicted seconds until the busiest device has finished the work accepted so far."
         yield gauge("sana_queue_seconds", queue_help, value=stats.queue_seconds)
-        yield gauge("sana_queued_images", "Accepted, not begun.", value=stats.queued_images)
-        yield gauge("sana_running_images", "On the device.", value=stats.running_images)
+        yield gauge("sana_queued_images", "Images waiting in the queue.", value=stats.queued_images)
+        yield gauge(
+            "sana_running_images", "Images of started requests that are not finished.", value=stats.running_images
+        )
         rejected = counter("sana_rejected", "Requests refused, by reason.", labels=["reason"])
         for reason, count in stats.rejected.items():
             rejected.add_metric([reason], count)
         yield rejected
-        yield counter("sana_cancelled", "Requests given up by their client or timed out.", value=stats.cancelled)
-        yield counter("sana_retries", "Requests begun again after an engine's end.", value=stats.retries)
-        yield counter("sana_engine_restarts", "Engine processes replaced.", value=stats.restarts)
-        yield counter("sana_wasted_device_seconds", "Spent on images nobody received.", value=stats.wasted_seconds)
-        yield counter("sana_prompt_cache_hits", "Prompts found encoded.", value=stats.prompt_cache_hits)
-        yield counter("sana_prompt_cache_misses", "Prompts encoded.", value=stats.prompt_cache_misses)
-        memory = gauge("sana_device_memory_bytes", "Held by an engine process.", labels=["worker"])
+        yield counter(
+            "sana_cancelled", "Requests cancelled by their client or by their timeout.", value=stats.cancelled
+        )
+        yield counter("sana_retries", "Requests restarted because their engine process ended.", value=stats.retries)
+        yield counter("sana_engine_restarts", "Engine processes restarted.", value=stats.restarts)
+        yield counter(
+            "sana_wasted_device_seconds",
+            "Device seconds spent on images that were never delivered.",
+            value=stats.wasted_seconds,
+        )
+        yield counter("sana_prompt_cache_hits", "Prompts found in the prompt cache.", value=stats.prompt_cache_hits)
+        yield counter(
+            "sana_prompt_cache_misses", "Prompts not found in the prompt cache.", value=stats.prompt_cache_misses
+        )
+        memory = gauge(
+            "sana_device_memory_bytes", "Device memory in bytes held by each engine process.", labels=["worker"]
+        )
         for worker, held in enumerate(stats.memory_bytes):
             memory.add_metric([str(worker)], held)
         yield memory
 
 
 def size_class(params: GenerationParams) -> str:
-    """A label of few values, whatever sizes clients ask for."""
+    """The label of a size: the few values keep the number of series bounded."""
     pixels = params.width * params.height
     return str(next((side for side in SIDES if pixels <= side * side), SIDES[-1]))

@@ -1,4 +1,4 @@
-"""What became of a request, for metrics and traces: seen from beside the stream of its events."""
+"""Metrics and traces of a request, taken from its events as they pass."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from .tracing import Traces
 
 
 async def observe(events: AsyncGenerator[Event], params: GenerationParams, request: Request) -> AsyncGenerator[Event]:
-    """The same events. Closing it closes them."""
+    """The same events, counted. Closing this generator closes `events`."""
     metrics: Metrics = request.app.state.metrics
     traces: Traces = request.app.state.traces
     started, begun = time.time_ns(), time.monotonic()

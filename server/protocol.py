@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a connection, as uvicorn speaks it, with an end to waiting and JSON for what is not HTTP."""
+"""HTTP/1.1 connections: uvicorn's protocol with timeouts, and with JSON errors for input that is not HTTP."""
 
 import asyncio
 import re
@@ -12,12 +12,12 @@ from . import body
 from .access import choose_id
 from .http_errors import InvalidBody, RequestTooSlow, error_body, kind_of
 
-HEAD_SECONDS = 15.0  # for a request line and its headers; uvicorn alone waits for ever
+HEAD_SECONDS = 15.0  # for a request line and its headers; uvicorn has no such timeout
 ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class StrictConnection(h11.Connection):
-    """Refuses what a proxy in front may read otherwise than we do, and takes the URIs that clients send to proxies."""
+    """Refuses requests that a proxy could read differently, and accepts the absolute URIs meant for proxies."""
 
     def next_event(self) -> Any:
         event = super().next_event()
@@ -25,7 +25,7 @@ class StrictConnection(h11.Connection):
 
 
 def accept_head(request: h11.Request) -> h11.Request:
-    """The request with a path for its target. Raises RemoteProtocolError."""
+    """The request with its target reduced to the path. Raises RemoteProtocolError for an ambiguous request."""
     names = {name for name, _ in request.headers}
     if {b"content-length", b"transfer-encoding"} <= names:  # RFC 9112, 6.3: how requests are smuggled
         raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
@@ -45,7 +45,7 @@ def accept_head(request: h11.Request) -> h11.Request:
 
 
 class JSONH11Protocol(H11Protocol):
-    """Answers what is not even HTTP as everything else is answered: in JSON, with an id."""
+    """Answers input that is not HTTP with a JSON error and an id, and closes connections that are too slow."""
 
     awaited: str = ""
     timer: asyncio.TimerHandle | None = None
@@ -67,9 +67,9 @@ class JSONH11Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def watch(self) -> None:
-        """A timer runs while a request's head is awaited, or the rest of a body that was answered without being read.
+        """Runs a timer while a request's head is awaited, or the rest of a body that was answered unread.
 
-        Between requests uvicorn's own keep-alive timer runs; it is the one that any byte stops.
+        Between requests uvicorn's own keep-alive timer runs, which stops at the first byte.
         """
         if self.conn.their_state is h11.IDLE:
             awaited, seconds, end = "head", HEAD_SECONDS, self.refuse_slow_head
@@ -90,17 +90,17 @@ class JSONH11Protocol(H11Protocol):
 
     def refuse_slow_head(self) -> None:
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.refuse(RequestTooSlow(f"the request's head did not arrive within {HEAD_SECONDS:g} s"))
+            self.refuse(RequestTooSlow(f"the request's head must arrive within {HEAD_SECONDS:g} s"))
 
     def _should_upgrade(self) -> bool:
-        """No: uvicorn's own answer is the same, with two warnings in the log for whoever sends the header."""
+        """False. uvicorn also ignores the header, but logs two warnings each time, which clients could flood."""
         return False
 
     def send_400_response(self, msg: str) -> None:
         self.refuse(InvalidBody(msg))
 
     def refuse(self, error: Exception) -> None:
-        """Ends the connection, with an answer unless one is under way or out: a body can turn bad after it."""
+        """Closes the connection, with an error response unless one has begun: a body can become invalid after it."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content, status = error_body(error), HTTPStatus(kind_of(error).status)
             headers = {

@@ -1,4 +1,4 @@
-"""What an answer says was done, and base64 in pieces: neither copies an image on the event loop."""
+"""The bodies of responses, and their images in base64 by pieces: no image is copied on the event loop."""
 
 import base64
 import time
@@ -12,13 +12,13 @@ from .schemas import CompletedEvent, ImageData, ImagesResponse, PartialImageEven
 
 PIECE_BYTES = 3 << 16  # a multiple of 3, so that pieces of base64 join
 IMAGE_MARK = "@"
-IMAGE_FIELD = f'"b64_json":"{IMAGE_MARK}"'.encode()  # stands nowhere else: quotes inside of strings are escaped
+IMAGE_FIELD = f'"b64_json":"{IMAGE_MARK}"'.encode()  # unique: quotes inside of JSON strings are escaped
 
 
 def describe_images(
     params: GenerationParams, model: ModelInfo, images: list[Finished], urls: list[str] | None, seconds: float
 ) -> ImagesResponse:
-    """The body of a 200, with marks where the images belong unless they have URLs."""
+    """The body of a 200, with IMAGE_MARK for each image that has no URL."""
     if urls is None:
         data = [ImageData(b64_json=IMAGE_MARK, seed=image.seed) for image in images]
     else:
@@ -26,7 +26,7 @@ def describe_images(
     return ImagesResponse(
         created=int(time.time()),
         data=data,
-        usage=usage(params, model, len(images), images[0].text_tokens),  # all of them read the same text
+        usage=usage(params, model, len(images), images[0].text_tokens),  # all images share one text
         model=model.id,
         guidance_scale=params.guidance_scale,
         num_inference_steps=params.num_inference_steps,
@@ -48,7 +48,7 @@ def describe_preview(params: GenerationParams, model: ModelInfo, preview: Previe
 def describe_completed(
     params: GenerationParams, model: ModelInfo, image: Finished, first: bool, seconds: float
 ) -> CompletedEvent:
-    """One of the n images. The text is counted with the `first`: clients add the events up."""
+    """The event of one of the n images. Only the `first` counts the text: clients sum the usage of events."""
     return CompletedEvent(
         b64_json=IMAGE_MARK,
         created_at=int(time.time()),
@@ -70,32 +70,32 @@ def echo(params: GenerationParams, model: ModelInfo) -> dict[str, Any]:
 
 
 def usage(params: GenerationParams, model: ModelInfo, images: int, text: int) -> Usage:
-    """Tokens as the transformer counts them."""
-    drawn = images * (params.width // model.size_multiple) * (params.height // model.size_multiple)
+    """Tokens as the transformer counts them. `text` is the number of text tokens."""
+    generated = images * (params.width // model.size_multiple) * (params.height // model.size_multiple)
     return Usage(
         input_tokens=text,
-        output_tokens=drawn,
-        total_tokens=text + drawn,
+        output_tokens=generated,
+        total_tokens=text + generated,
         input_tokens_details=TokenDetails(text_tokens=text, image_tokens=0),
-        output_tokens_details=TokenDetails(text_tokens=0, image_tokens=drawn),
+        output_tokens_details=TokenDetails(text_tokens=0, image_tokens=generated),
     )
 
 
 def timings(images: list[Finished], seconds: float) -> StageTimings:
-    """The slowest image of each stage."""
+    """Seconds of the slowest image in each stage; `seconds` is the total."""
     stages = {stage: round(max(getattr(image.timings, stage) for image in images), 6) for stage in STAGES}
     return StageTimings(**stages, total=round(seconds, 6))
 
 
 def json_length(frame: bytes, images: list[bytes]) -> int:
-    """Bytes that `json_pieces` will yield."""
+    """Number of bytes that `json_pieces` yields."""
     return len(frame) + sum((len(image) + 2) // 3 * 4 - len(IMAGE_MARK) for image in images)
 
 
 def json_pieces(frame: bytes, images: list[bytes]) -> Iterator[bytes]:
-    """The JSON with its marks replaced by the images in base64; for a thread.
+    """The JSON with its marks replaced by the images in base64, to be iterated in a thread.
 
-    In pieces, since encoding 40 MB at once holds the GIL for 0.3 s.
+    In pieces, because encoding 40 MB at once holds the GIL for 0.3 s.
     """
     before, *after = frame.split(IMAGE_FIELD) if images else [frame]
     for image, rest in zip(images, after, strict=True):

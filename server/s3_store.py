@@ -1,4 +1,4 @@
-"""Images in an S3-compatible bucket, fetched from there by signed URL. Needs the extra `s3`."""
+"""Store of images in an S3-compatible bucket, fetched by signed URLs. Needs the extra `s3`."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -12,12 +12,11 @@ MAX_SIGNED_SECONDS = 7 * 24 * 3600  # S3's own limit
 
 
 class S3Store:
-    """A bucket. Credentials, region and endpoint are boto3's usual ones: AWS_ENDPOINT_URL_S3 and so on.
-
-    The URLs end with `max_age`; that the objects do is for a lifecycle rule of the bucket.
+    """A bucket. boto3 reads credentials, region and endpoint as usual, from AWS_ENDPOINT_URL_S3 and so on.
 
     Args:
         place: s3://BUCKET or s3://BUCKET/PREFIX.
+        max_age: seconds the URLs are valid; deleting the objects is left to a lifecycle rule of the bucket.
     """
 
     def __init__(self, place: str, max_age: float) -> None:
@@ -30,14 +29,14 @@ class S3Store:
         self.prefix = parts.path.strip("/")
         self.seconds = int(min(max_age, MAX_SIGNED_SECONDS))
         if not self.bucket:
-            raise SanaError(f"--files {place} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+            raise SanaError(f"--files must be s3://BUCKET or s3://BUCKET/PREFIX, got {place!r} without a bucket")
         self._client = boto3.client("s3")
 
     async def save(self, image: bytes, image_format: ImageFormat) -> str:
         return await asyncio.to_thread(self._save, image, image_format)
 
     async def sweep(self) -> None:
-        """The bucket's lifecycle rule does."""
+        """Does nothing: a lifecycle rule of the bucket deletes old objects."""
 
     def _save(self, image: bytes, image_format: ImageFormat) -> str:
         key = "/".join(filter(None, (self.prefix, new_name(image_format))))
@@ -45,5 +44,5 @@ class S3Store:
         try:
             self._client.put_object(**where, Body=image, ContentType=MEDIA_TYPES[image_format])
             return str(self._client.generate_presigned_url("get_object", Params=where, ExpiresIn=self.seconds))
-        except Exception as error:  # botocore's classes are made at run time
-            raise OutputError(f"the image was not stored in bucket {self.bucket}: {error}") from error
+        except Exception as error:  # botocore creates its error classes at run time
+            raise OutputError(f"cannot store the image in bucket {self.bucket}: {error}") from error

@@ -1,4 +1,4 @@
-"""OpenAI's images API as types: what may be sent, refused by name where it cannot be honoured, and what is answered."""
+"""OpenAI's images API as types: the request, refused by name where it cannot be honoured, and the responses."""
 
 import difflib
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from engine import LIMITS, MAX_TIMEOUT_SECONDS, ImageFormat, InvalidParams, Prio
 from .http_errors import printable
 
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
-UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # they belong to gif and svg: no picture of ours honours them
+UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # only for gif and svg, which are not offered
 
 
 def limited(name: str) -> Any:
@@ -21,9 +21,9 @@ def limited(name: str) -> Any:
 
 
 class ImageGenerationRequest(BaseModel):
-    """Body of POST /v1/images/generations. Strict: "2", true and 1.0 are no integers. None is "not given".
+    """Body of POST /v1/images/generations. Types are strict: "2", true and 1.0 are no integers. None means "not given".
 
-    A field that cannot change what the client sees is accepted and ignored; one that would falsify the answer is
+    A field that cannot change what the client sees is accepted and ignored; one that would falsify the response is
     refused. The engine checks ranges.
     """
 
@@ -60,15 +60,16 @@ class ImageGenerationRequest(BaseModel):
     safety_identifier: str | None = None
 
 
+
 class TokenDetails(BaseModel):
-    """Of input or output."""
+    """Tokens of the input or of the output, by kind."""
 
     text_tokens: int
     image_tokens: int
 
 
 class Usage(BaseModel):
-    """An image token is one position of the transformer: 32 x 32 pixels. A text token is one it reads but <bos>."""
+    """Tokens of a request: one per 32 x 32 pixels, and one per text token the transformer reads, without <bos>."""
 
     input_tokens: int
     output_tokens: int
@@ -78,7 +79,7 @@ class Usage(BaseModel):
 
 
 class ImageData(BaseModel):
-    """One image, in base64 or behind a URL. `seed` (our extension) draws it again."""
+    """One image, in base64 or by URL. `seed`, our extension, generates it again."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -86,7 +87,7 @@ class ImageData(BaseModel):
 
 
 class StageTimings(BaseModel):
-    """Seconds per stage; `total` is the server's clock from the request's first byte read to its last image."""
+    """Seconds per stage; `total` runs from the start of the request to its last image."""
 
     queue: float
     encode: float
@@ -96,7 +97,7 @@ class StageTimings(BaseModel):
 
 
 class Echo(BaseModel):
-    """What was done, in OpenAI's words; it stands in every answer and every streamed event."""
+    """The settings of the images in OpenAI's terms, part of every response and every streamed event."""
 
     size: str
     quality: Quality
@@ -105,7 +106,7 @@ class Echo(BaseModel):
 
 
 class ImagesResponse(Echo):
-    """Body of a 200. The last four are our extensions."""
+    """Body of a 200. The last four fields are our extensions."""
 
     created: int
     data: list[ImageData]
@@ -117,7 +118,7 @@ class ImagesResponse(Echo):
 
 
 class PartialImageEvent(Echo):
-    """A preview. `image_index` (our extension) tells which of the n images it shows."""
+    """A preview. `image_index`, our extension, is the index of its image among the n images."""
 
     type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
     b64_json: str
@@ -127,7 +128,7 @@ class PartialImageEvent(Echo):
 
 
 class CompletedEvent(Echo):
-    """One finished image; the last four are our extensions."""
+    """One finished image. The last four fields are our extensions."""
 
     type: Literal["image_generation.completed"] = "image_generation.completed"
     b64_json: str
@@ -140,7 +141,7 @@ class CompletedEvent(Echo):
 
 
 class ModelObject(BaseModel):
-    """One entry of GET /v1/models: OpenAI's four fields, then what this model takes."""
+    """One entry of GET /v1/models: OpenAI's four fields, then the limits and defaults of the model."""
 
     id: str
     object: Literal["model"] = "model"
@@ -167,7 +168,7 @@ class ModelList(BaseModel):
 
 
 class ErrorObject(BaseModel):
-    """What an error says; all four keys are always there."""
+    """One error; all four keys are always present."""
 
     message: str
     type: str
@@ -176,21 +177,21 @@ class ErrorObject(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Body of every answer of 400 and above."""
+    """Body of every response of 400 and above."""
 
     error: ErrorObject
 
 
 def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageGenerationRequest, list[str]]:
-    """The request, and the names in the body that it does not know. Raises InvalidParams for the first fault.
+    """The request, and the unknown names in the body. Raises InvalidParams for the first error.
 
     Args:
-        strict: an unknown name is such a fault.
+        strict: unknown names are errors.
     """
     fields = ImageGenerationRequest.model_fields
     for name in body:
         if name in UNSUPPORTED:
-            message = f"Unknown parameter: '{name}'. This server draws no animations and no vectors."
+            message = f"Unknown parameter: '{name}'. This server generates no animations and no vector graphics."
             raise InvalidParams(message, name, "unknown_parameter")
         if strict and name not in fields:
             shown = printable(name)[:60]
@@ -208,7 +209,7 @@ def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageG
 
 
 def invalid_params(fault: ErrorDetails) -> InvalidParams:
-    """pydantic's words for one fault in OpenAI's."""
+    """OpenAI's error for one of pydantic's."""
     name, kind, value = str(fault["loc"][0]), fault["type"], fault["input"]
     shown = printable(repr(value))[:60]
     if kind == "missing":
@@ -217,7 +218,7 @@ def invalid_params(fault: ErrorDetails) -> InvalidParams:
         supported = fault["ctx"]["expected"].replace(" or ", ", ")
         return InvalidParams(f"Invalid value: {shown}. Supported values are: {supported}.", name)
     if kind == "string_unicode":
-        return InvalidParams(f"{name} holds half of a surrogate pair; send whole characters", name)
+        return InvalidParams(f"{name} must be valid Unicode, got half of a surrogate pair", name)
     wanted = {"int_type": "an integer", "float_type": "a number", "bool_type": "a boolean"}.get(kind, "a string")
     message = f"Invalid type for '{name}': expected {wanted}, but got {json_type(value)} instead."
     return InvalidParams(message, name, "invalid_type")

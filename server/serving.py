@@ -1,4 +1,4 @@
-"""`sana serve`: the socket, uvicorn, and how both end."""
+"""`sana serve`: the socket, uvicorn, and an orderly stop."""
 
 import asyncio
 import contextlib
@@ -19,15 +19,15 @@ from .settings import ServerConfig
 
 log = logging.getLogger("sana.serving")
 MAX_PORT = 65535
-STALLED_SECONDS = 60  # after which the kernel drops a client that takes none of what it was sent
+STALLED_SECONDS = 60  # after which the kernel drops a client that does not acknowledge what it was sent
 
 
 class ListenError(SanaError):
-    """The address asked for cannot be listened on."""
+    """The server cannot listen on the address."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn that stops with status 0 and gives running requests an answer before it leaves."""
+    """uvicorn that answers accepted requests before it stops, and then exits with status 0."""
 
     def __init__(self, config: ServerConfig, url: str) -> None:
         self.app = create_app(config, self.announce)
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         )
 
     def announce(self, loading: asyncio.Task[ModelInfo]) -> None:
-        """The engine is ready, or never will be."""
+        """Prints the address once the engine has loaded; stops the server if it failed."""
         if loading.cancelled() or self.should_exit:
             return
         self.failure = loading.exception()
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """In place of uvicorn's, which raises the signal again afterwards: a traceback, or status 143."""
+        """Replaces uvicorn's, which raises the signal again after the stop: a traceback, or status 143."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -64,14 +64,14 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        log.info("stopping; accepted requests have %g s", self.grace_seconds)
+        log.info("stopping; accepted requests have %g s to finish", self.grace_seconds)
         super().handle_exit(sig, frame)
-        # what is not done after the grace period is answered so
+        # Requests that are not done after the grace period are answered with 503.
         self.draining = asyncio.ensure_future(self.app.state.engine.drain(self.grace_seconds))
 
 
 def run_server(config: ServerConfig) -> None:
-    """Serves until SIGINT or SIGTERM. Raises SanaError when the port or the model is not to be had."""
+    """Serves until SIGINT or SIGTERM. Raises SanaError when it cannot listen or the model cannot be loaded."""
     listener = listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -84,16 +84,16 @@ def run_server(config: ServerConfig) -> None:
 
 def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= MAX_PORT:
-        raise ListenError(f"cannot listen on port {port}; --port takes 0 (a free one) to {MAX_PORT}")
+        raise ListenError(f"cannot listen on port {port}; --port must be 0 (a free one) to {MAX_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host that is no name at all
-        number = getattr(error, "errno", None) or 0  # above 0 the system's words are shorter than Python's
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host is not a valid name
+        number = getattr(error, "errno", None) or 0  # above 0 the system's message is shorter than Python's
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)
         raise ListenError(f"cannot listen on {host}:{port}: {reason}; choose another with --host and --port") from None
-    # Connections inherit it. asyncio sets it only on sockets that name their protocol, and without it a client that
-    # delays acknowledgements waits 40 ms for every answer that is written as head and body.
+    # Connections inherit the option. asyncio sets it only on sockets created with an explicit protocol, and without it
+    # a client that delays acknowledgements waits 40 ms for every response that is written as head and body.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)

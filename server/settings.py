@@ -1,4 +1,4 @@
-"""What the server is started with. Defaults live here alone; the command line reads them back."""
+"""Settings of the server. Their defaults are written only here; the flags' help reads them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,24 +14,24 @@ class ServerConfig:
     """Settings of one HTTP process and the engine behind it.
 
     Args:
-        engine: settings of the engine process; its log is also this process's.
+        engine: settings of the engine process; both processes log by its log_level and log_format.
         host: address to listen on.
         port: TCP port; 0 takes a free one.
-        public_url: what URLs of images begin with; None: the host the client asked.
-        model_aliases: further names under which the model answers, to its id.
-        strict_params: refuse fields of a body that nothing here knows, instead of naming them in a header.
-        response_format: one of RESPONSE_FORMATS, where the client leaves it open.
-        files: folder, or s3://BUCKET/PREFIX, of images fetched by URL; None is a temporary folder.
-        files_max_bytes: of all images in that folder.
+        public_url: start of the URLs of images; None: the host of the request.
+        model_aliases: further names of the model, each with the model's id.
+        strict_params: refuse unknown fields of a body with 400 instead of naming them in a header.
+        response_format: one of RESPONSE_FORMATS, used when the request does not choose one.
+        files: folder, or s3://BUCKET/PREFIX, of images fetched by URL; None: a temporary folder.
+        files_max_bytes: maximum total size of the images in that folder.
         files_max_age: seconds an image can be fetched.
-        api_keys: keys of clients; none, and no file: everybody may ask.
-        api_key_file: one key per line, read again when it changes.
-        rate_limit: requests per minute and key; 0: any number.
-        max_concurrent: requests at once per key; 0: any number.
-        cors_origins: web pages whose scripts may ask; "*" is any.
-        max_body_bytes: larger request bodies are refused with 413.
+        api_keys: accepted keys; without keys and file every request is accepted.
+        api_key_file: file of accepted keys, one per line, read again when it changes.
+        rate_limit: requests per minute and key; 0: unlimited.
+        max_concurrent: concurrent requests per key; 0: unlimited.
+        cors_origins: web pages whose scripts may send requests; "*" allows all.
+        max_body_bytes: maximum size of a request body; larger ones are refused with 413.
         otlp_endpoint: URL of an OpenTelemetry collector; None: no traces.
-        grace_seconds: how long a stopping server lets accepted requests finish; Kubernetes kills 30 s after SIGTERM.
+        grace_seconds: time to finish accepted requests when stopped; Kubernetes kills 30 s after SIGTERM.
     """
 
     engine: EngineConfig

@@ -15,7 +15,7 @@ EXPORT_SECONDS = 5  # for one attempt to reach the collector
 
 
 class Traces(Protocol):
-    """Where finished generations are told."""
+    """Destination of traces."""
 
     def record(
         self,
@@ -25,13 +25,13 @@ class Traces(Protocol):
         images: Sequence[Timings],
         failure: BaseException | None,
     ) -> None:
-        """`started` in nanoseconds since 1970; `failure` is what ended the request early."""
+        """Records one request. `started` is in nanoseconds since 1970; `failure` is the error that ended it, if any."""
 
     def close(self) -> None: ...
 
 
 class NoTraces:
-    """Nobody asked for them."""
+    """Traces are off."""
 
     def record(self, *generation: object) -> None:
         pass
@@ -41,10 +41,10 @@ class NoTraces:
 
 
 class OTLPTraces:
-    """To a collector over OTLP/HTTP, from a thread with a bounded queue; what it cannot take is dropped.
+    """Traces sent to a collector over OTLP/HTTP, by a thread with a bounded queue; spans beyond it are dropped.
 
     Args:
-        endpoint: like http://127.0.0.1:4318.
+        endpoint: URL of the collector, like http://127.0.0.1:4318.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -87,7 +87,7 @@ class OTLPTraces:
         span.end(time.time_ns())
 
     def close(self) -> None:
-        """Sends what is left; blocks, for at most EXPORT_SECONDS."""
+        """Sends the remaining spans. Blocks for at most EXPORT_SECONDS."""
         self._provider.shutdown()
 
 

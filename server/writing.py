@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Atomic writes: a file is complete or absent, even if writing fails or is interrupted."""
 
 import os
 import secrets
@@ -8,18 +8,20 @@ from engine import SanaError
 
 
 class OutputError(SanaError):
-    """The picture cannot be put where it was asked for."""
+    """The image cannot be written to its destination."""
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError, before an hour of work, when `path` cannot be written or is no name of a PNG."""
+    """Raises OutputError if `path` cannot be written or does not end in .png; called before the model loads."""
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it exists and is not a file")
     if path.suffix.lower() != ".png":
-        raise OutputError(f"cannot write {path}: the picture is a PNG, so name it {path.with_suffix('.png')}")
-    probe = neighbour(path)
+        raise OutputError(
+            f"cannot write {path}: the file is a PNG, so its name must be like {path.with_suffix('.png')}"
+        )
+    probe = temporary_path(path)
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -28,8 +30,8 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes beside `path`, then renames: a full disk or an interrupt leaves what was there. Raises OutputError."""
-    part = neighbour(path)
+    """Writes a temporary file beside `path`, then renames it: an error keeps the previous file. Raises OutputError."""
+    part = temporary_path(path)
     try:
         with part.open("xb") as file:
             file.write(data)
@@ -42,5 +44,5 @@ def write_whole(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def neighbour(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     return path.with_name(f".sana-{secrets.token_hex(8)}.part")

@@ -1,1 +1,1 @@
-"""The exam of the demo model: prompts of its small world, asked of any server, judged without a network."""
+"""Evaluation of prompt following, in the demo model's small world: any server can be scored, without a judge model."""

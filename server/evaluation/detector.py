@@ -1,4 +1,4 @@
-"""What a picture shows, judged without a network: regions unlike the background, named by colour and best mask."""
+"""Object detection without a network: regions that differ from the background, named by colour and best mask."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,26 +10,28 @@ from .shapes import COLORS, SHAPES, signed_distance
 
 Mask = NDArray[np.bool_]
 SIDE = 32  # masks are compared at this size
-SMALLEST = 0.003  # share of the picture below which a region is dirt
+MIN_AREA = 0.003  # share of the image; smaller regions are noise
 
 
 @dataclass(frozen=True)
 class Detection:
+    """One object found in an image."""
+
     shape: str
     color: str
-    x: float  # centre of the bounding box, fractions of the picture
+    x: float  # centre of the bounding box, as a share of the width and height
     y: float
     area: float
 
 
-def detect(picture: NDArray[np.uint8]) -> list[Detection]:
-    """Objects of a uint8 [H, W, 3] picture, largest first."""
-    image = picture.astype(np.float64)
+def detect(pixels: NDArray[np.uint8]) -> list[Detection]:
+    """Objects of a uint8 [H, W, 3] image, largest first."""
+    image = pixels.astype(np.float64)
     height, width = image.shape[:2]
     found = []
     for mask in regions(np.linalg.norm(image - background(image), axis=-1) > 45):
         area = float(mask.mean())
-        if area < SMALLEST:
+        if area < MIN_AREA:
             continue
         rows, columns = np.nonzero(mask)
         top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
@@ -42,7 +44,10 @@ def detect(picture: NDArray[np.uint8]) -> list[Detection]:
 
 
 def background(image: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
-    """Per row, from the median of the outer columns, smoothed to a line: plain or a vertical gradient. [H, 1, 3]."""
+    """Background colour of each row, [H, 1, 3]: a straight line fitted to the medians of the outer columns.
+
+    Backgrounds are plain or a vertical gradient.
+    """
     border = max(1, image.shape[1] // 24)
     rows = np.median(np.concatenate([image[:, :border], image[:, -border:]], axis=1), axis=1)
     y = np.linspace(-1, 1, len(rows))
@@ -51,7 +56,7 @@ def background(image: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
 
 
 def regions(mask: Mask) -> list[Mask]:
-    """Connected regions (8 neighbours), by spreading the largest label of each."""
+    """Connected regions (8 neighbours), found by spreading the largest label of each."""
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
         padded = np.pad(labels, 1)
@@ -61,19 +66,20 @@ def regions(mask: Mask) -> list[Mask]:
         spread = np.where(mask, spread, 0)
         if np.array_equal(spread, labels):
             return [labels == label for label in np.unique(labels) if label]
-        # Jump: every label's own pixel may have a larger label by now.
+        # Take over the label of the pixel that the label came from: spreading one pixel at a time is slow.
         flat = np.concatenate([[0], spread.ravel()])
         labels = np.where(mask, np.maximum(spread, flat[spread]), 0)
 
 
 def eroded(mask: Mask) -> Mask:
-    """The mask without the two outermost pixels, where anti-aliasing mixes colours."""
+    """The mask without its two outer pixels, where anti-aliasing mixes colours."""
     padded = np.pad(mask, 2)
     shape = mask.shape
     return np.all([padded[i : i + shape[0], j : j + shape[1]] for i in (0, 2, 4) for j in (0, 2, 4)], axis=0)
 
 
 def nearest_color(pixels: NDArray[np.float64]) -> str:
+    """Name of the colour nearest to the median of the pixels, [N, 3]."""
     middle = np.median(pixels, axis=0)
     return min(COLORS, key=lambda name: float(np.linalg.norm(middle - COLORS[name])))
 

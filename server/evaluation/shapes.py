@@ -1,4 +1,4 @@
-"""The shapes and colours of the demo's world: training draws them, the detector recognises them."""
+"""The shapes and colours of the demo's world: training renders them, the detector recognises them."""
 
 from typing import Any
 
@@ -25,24 +25,24 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 
 
 def signed_distance(shape: str, x: Array, y: Array) -> Array:
-    """Distance to the outline of a shape of radius about 1 (negative inside, y downwards), exact near the outline."""
+    """Distance to the outline of a shape of radius about 1, exact near the outline. Negative inside; y points down."""
     if shape == "circle":
         return np.hypot(x, y) - 0.95
     if shape == "ring":
         return np.abs(np.hypot(x, y) - 0.72) - 0.25
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.84
-    if shape == "triangle":  # equilateral, pointing up, its centroid a little below the middle
+    if shape == "triangle":  # equilateral, pointing up, its centroid slightly below the centre
         return np.maximum(y - 0.72, np.abs(x) * np.sqrt(0.75) - (y + 0.98) * 0.5).astype(np.float32)
     if shape == "star":
         return _star(x, y)
     if shape == "heart":
         return _heart(x, y)
-    raise ValueError(f"no such shape: {shape}")
+    raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
 
 
 def _star(x: Array, y: Array) -> Array:
-    """Five points: fold the plane into one half-sector, where the outline is a single line."""
+    """A star of five points: the plane is folded into half a sector, where the outline is one line."""
     sector = 2 * np.pi / 5
     angle = np.arctan2(x, -y)
     angle = np.abs((angle + sector / 2) % sector - sector / 2)
@@ -54,7 +54,7 @@ def _star(x: Array, y: Array) -> Array:
 
 
 def _heart(x: Array, y: Array) -> Array:
-    """A square standing on its corner with a half disc on each of its two upper sides."""
+    """A heart: a square standing on its corner, with half a disc on each of its two upper sides."""
     x, y = np.abs(x), y + 0.06
     half = 0.62  # half a side of the square, and the radius of both discs
     a, b = (x + y) * np.sqrt(0.5), (x - y) * np.sqrt(0.5)  # along the lower right and the upper right side

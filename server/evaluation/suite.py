@@ -1,7 +1,7 @@
-"""A GenEval-like exam in the demo's world (arXiv 2310.11513): six kinds of prompt, each with what must be seen.
+"""Tasks like GenEval's (arXiv 2310.11513) in the demo's world: six kinds of prompt, each with the objects it requires.
 
-Half of the prompts are in plain words, half are paraphrases in forms that no training caption has; all name
-combinations of looks that training never draws (`held_out`).
+Half of the prompts are plain, half are paraphrases in forms that no training caption has. All name combinations of
+looks that training never shows (`held_out`).
 """
 
 import zlib
@@ -37,22 +37,22 @@ ORDER = {"left": ("x", 1), "right": ("x", -1), "above": ("y", 1), "below": ("y",
 
 
 def held_out(looks: Iterable[Look], size: str = "") -> bool:
-    """Is this combination in the tenth that training never draws: of lone looks and sizes, pairs, numbered looks?"""
+    """Whether a combination of looks, or of a single look and a size, is in the tenth that training never shows."""
     return zlib.crc32(repr(sorted((*look, size) for look in looks)).encode()) % 10 == 0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and what must be seen: looks are (shape, colour), None where it does not count."""
+    """A prompt and the objects its image must show. Looks are (shape, colour); None accepts any."""
 
     kind: str
     prompt: str
     looks: tuple[tuple[str | None, str | None], ...]
     relation: str = ""
 
-    def passed(self, picture: NDArray[np.uint8]) -> bool:
-        """Does the picture, uint8 [H, W, 3], show exactly these objects?"""
-        seen = detect(picture)
+    def passed(self, image: NDArray[np.uint8]) -> bool:
+        """Whether the image, uint8 [H, W, 3], shows exactly these objects."""
+        seen = detect(image)
         if len(seen) != len(self.looks):
             return False
         if self.relation:
@@ -69,7 +69,7 @@ def _all_match(seen: list[Detection], looks: tuple[tuple[str | None, str | None]
 
 
 def tasks(each: int, seed: int = 1) -> Iterator[Task]:
-    """`each` prompts of every kind, the same for the same seed."""
+    """`each` tasks of every kind; the same seed gives the same tasks."""
     rng = Random(seed)
     for _ in range(each):
         look, size = _unseen_lone(rng)
@@ -93,7 +93,7 @@ def tasks(each: int, seed: int = 1) -> Iterator[Task]:
 
 
 def named(look: Look, size: str = "") -> str:
-    """ "a red circle" for ("circle", "red")."""
+    """The words for a look: "a red circle" for ("circle", "red")."""
     words = f"{size} {look[1]} {look[0]}".strip()
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -103,7 +103,7 @@ def _fill(templates: Template, rng: Random, **words: str) -> str:
 
 
 def _unseen_lone(rng: Random) -> tuple[Look, str]:
-    """A look and the word for its size that training never draws together on an object that is alone."""
+    """A look and a size word that training never shows together on a single object."""
     while True:
         look, size = (rng.choice(SHAPES), rng.choice(tuple(COLORS))), rng.choice(SIZES)
         if held_out([look], size):

@@ -1,4 +1,4 @@
-"""GET /files/{name}: the images that responses point to by URL."""
+"""GET /files/{name}: the images that responses refer to by URL."""
 
 import re
 
@@ -14,22 +14,25 @@ RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 @router.get("/files/{name:path}", response_class=FileResponse)
 async def read_file(name: str, request: Request) -> Response:
-    """An image, whole or the range asked for. Needs no key: the name is one."""
+    """An image, or a range of its bytes. Needs no key, because the name cannot be guessed."""
     store = request.app.state.files
     path = store.find(name) if isinstance(store, DirectoryStore) else None
     if path is None or not path.is_file():
-        raise FileNotFound("there is no such file; images are kept for a limited time")
+        raise FileNotFound("this file does not exist, or its time is over; images are kept for a limited time")
     keep_single_range(request, path.stat().st_size)
     headers = {"cache-control": f"private, max-age={int(store.max_age)}", "x-content-type-options": "nosniff"}
     return FileResponse(path, media_type=MEDIA_TYPES[path.suffix[1:]], headers=headers)
 
 
 def keep_single_range(request: Request, size: int) -> None:
-    """Leaves a range the response can serve; others are ignored, as RFC 9110 allows, or refused beyond the end."""
-    asked = request.headers.get("range")
-    if asked is None:
+    """Removes a Range header that is malformed or names several ranges: RFC 9110 allows to ignore it.
+
+    Raises RangeNotSatisfiable for a range beyond the end.
+    """
+    header = request.headers.get("range")
+    if header is None:
         return
-    match = RANGE.fullmatch(asked.strip())
+    match = RANGE.fullmatch(header.strip())
     if match is None or match[0] == "bytes=-" or (match[1] and match[2] and int(match[1]) > int(match[2])):
         request.scope["headers"] = [entry for entry in request.scope["headers"] if entry[0] != b"range"]
     elif (match[1] and int(match[1]) >= size) or (match[2] == "0" and not match[1]):

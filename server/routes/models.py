@@ -1,4 +1,4 @@
-"""GET /v1/models and /v1/models/{id}: the one model there is, under its own name and its aliases."""
+"""GET /v1/models and /v1/models/{id}: the served model, by its id and its aliases."""
 
 from fastapi import APIRouter, Request
 
@@ -9,8 +9,8 @@ from ..request_params import QUALITY, preset_steps
 from ..schemas import ModelList, ModelObject
 
 router = APIRouter()
-SHAPES = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
-"""Aspect ratios of the sizes that GET /v1/models lists; every other size on the grid is drawn as well."""
+ASPECT_RATIOS = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
+"""Aspect ratios of the sizes that GET /v1/models lists; all other sizes on the grid are accepted too."""
 
 
 @router.get("/v1/models")
@@ -21,16 +21,16 @@ async def list_models(request: Request) -> ModelList:
 
 @router.get("/v1/models/{model_id:path}")
 async def retrieve_model(model_id: str, request: Request) -> ModelObject:
-    """Clients send the slash of "org/name" as %2F or as it is."""
+    """One model. Clients send the slash of "org/name" as %2F or as it is, so the route takes both."""
     return model_object(served_model(request, model_id), model_id)
 
 
 def served_model(request: Request, name: str | None = None) -> ModelInfo:
-    """The model behind `name`; None means the one there is. Raises EngineUnavailable or ModelNotFound."""
+    """The served model, by its id, an alias or None. Raises EngineUnavailable or ModelNotFound."""
     engine: EngineClient = request.app.state.engine
     model = engine.model
     if model is None:
-        raise EngineUnavailable("the engine is still loading, or stopping; try again in a few seconds")
+        raise EngineUnavailable("the model is loading or the server is stopping; try again in a few seconds")
     if name not in (None, model.id, *request.app.state.config.model_aliases):
         shown = printable(repr(name))[:100]
         raise ModelNotFound(f"The model {shown} does not exist; this server serves '{model.id}'.")
@@ -56,10 +56,10 @@ def model_object(model: ModelInfo, name: str) -> ModelObject:
 
 
 def usual_sizes(model: ModelInfo) -> list[str]:
-    """Sizes on the grid with about the pixels the model was trained on, one per usual shape."""
+    """Sizes on the grid with about as many pixels as the default size, one per aspect ratio."""
     grid, pixels = model.size_multiple, model.default_size[0] * model.default_size[1]
 
     def side(share: float) -> int:
         return min(max(round(pixels**0.5 * share**0.5 / grid), 1) * grid, model.max_side)
 
-    return list(dict.fromkeys(f"{side(width / height)}x{side(height / width)}" for width, height in SHAPES))
+    return list(dict.fromkeys(f"{side(width / height)}x{side(height / width)}" for width, height in ASPECT_RATIOS))

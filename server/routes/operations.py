@@ -1,4 +1,4 @@
-"""What operators ask: /health (alive?), /ready (may requests come?), /metrics."""
+"""Routes for operators: /health (is the process alive?), /ready (can it generate?) and /metrics."""
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -15,17 +15,17 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """200 as long as this process answers: a liveness probe that restarts only what hangs."""
+    """200 while this process answers: a liveness probe should restart it only if it hangs."""
     return {"status": "ok"}
 
 
 @router.get("/ready")
 async def ready(request: Request) -> dict[str, str]:
-    """200 while the engine draws; 503 while it loads, drains, restarts or is gone: for load balancers and Docker."""
+    """200 if the engine can generate; 503 while it loads, drains or restarts: for load balancers and Docker."""
     engine: EngineClient = request.app.state.engine
     model = served_model(request)
     if not engine.ready:
-        raise EngineUnavailable("the server is draining" if engine.draining else "the engine is starting again")
+        raise EngineUnavailable("the server is stopping" if engine.draining else "the engine is restarting")
     return {"status": "ready", "model": model.id}
 
 

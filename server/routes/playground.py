@@ -1,4 +1,4 @@
-"""GET /: one page to try the model in. Its own files are all it ever loads."""
+"""GET /: the playground, one page to try the model. It loads only its own files."""
 
 from pathlib import Path
 

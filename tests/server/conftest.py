@@ -38,6 +38,7 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSer
         "SANA_STRICT_PARAMS": "true",
         "SANA_LOG_FORMAT": "json",
         "SANA_MAX_CONCURRENT": "2",
+        "SANA_MAX_QUEUE_SECONDS": "600",  # on a busy machine two long requests are predicted to take minutes
     }
     environment = {**ENVIRONMENT, **variables}
     with LiveServer(folder / "log", "--model", MODEL, environment=environment) as server:

@@ -15,8 +15,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 START_SECONDS = 300.0  # on a machine that others use too
 STOP_SECONDS = 30.0
+ACCEPT_SECONDS = 30.0
 SANA = [sys.executable, "-m", "server.cli"]
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -26,9 +29,17 @@ ENVIRONMENT = {
 }
 
 
+def images_seen(url: str) -> float:
+    """Images that the server has accepted and not dropped: queued, running or finished."""
+    counted = re.findall(
+        r"^sana_(?:queued_images|running_images|images_total) (\S+)", httpx.get(f"{url}/metrics").text, re.M
+    )
+    return sum(map(float, counted))
+
+
 @contextmanager
 def request_under_way(url: str, request_id: str, body: dict[str, Any], key: str = "any") -> Iterator[None]:
-    """A client that asks for images, reads nothing, and hangs up at the end."""
+    """A client whose request is accepted inside, that reads nothing and hangs up at the end."""
     address = urlsplit(url)
     content = json.dumps(body)
     head = (
@@ -36,9 +47,12 @@ def request_under_way(url: str, request_id: str, body: dict[str, Any], key: str 
         f"authorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     )
+    before, end = images_seen(url), time.monotonic() + ACCEPT_SECONDS
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall((head + content).encode())
-        time.sleep(0.2)  # it is read and its drawing has begun
+        while images_seen(url) <= before:
+            assert time.monotonic() < end, f"request {request_id} was not accepted"
+            time.sleep(0.05)
         yield
 
 

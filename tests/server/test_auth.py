@@ -1,4 +1,4 @@
-"""Keys, guesses and rates over HTTP. The engine is never started: what passes is answered 503."""
+"""Keys, guesses and rates over HTTP. The engine is never started, so accepted requests get 503."""
 
 import asyncio
 import os
@@ -22,24 +22,24 @@ BODY = {"prompt": "a cat"}
 Check = Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]
 
 
-def ask(check: Check, **settings: Any) -> None:
-    async def run() -> None:
+def run(check: Check, **settings: Any) -> None:
+    async def main() -> None:
         async with asgi_client(create_app(ServerConfig(EngineConfig(), **settings))) as client:
             await check(client)
 
-    asyncio.run(run())
+    asyncio.run(main())
 
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def test_without_keys_everybody_may_ask_with_any_or_none() -> None:
+def test_no_keys_configured_accepts_any_key() -> None:
     async def check(client: httpx.AsyncClient) -> None:
         for headers in ({}, bearer("any"), {"authorization": "Basic eDp5"}):
             assert (await client.get("/v1/models", headers=headers)).status_code == 503
 
-    ask(check)
+    run(check)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_without_keys_everybody_may_ask_with_any_or_none() -> None:
         ({"authorization": b"Bearer \xff\xfe"}, "invalid_api_key"),
     ],
 )
-def test_other_keys_are_401(headers: Any, code: str | None, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_keys_get_401(headers: Any, code: str | None, caplog: pytest.LogCaptureFixture) -> None:
     async def check(client: httpx.AsyncClient) -> None:
         for method, path in (("GET", "/v1/models"), ("POST", "/v1/images/generations")):
             response = await client.request(method, path, headers=headers)
@@ -65,28 +65,28 @@ def test_other_keys_are_401(headers: Any, code: str | None, caplog: pytest.LogCa
             assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", code, None)
             assert "sk-" not in response.text
 
-    ask(check, api_keys=(KEY,))
+    run(check, api_keys=(KEY,))
     assert "sk-" not in caplog.text
 
 
-def test_the_right_key_passes_however_the_scheme_is_spelt() -> None:
+def test_right_key_passes_with_any_scheme_case() -> None:
     async def check(client: httpx.AsyncClient) -> None:
         for scheme in ("Bearer", "bearer", "BEARER "):
             response = await client.get("/v1/models", headers={"authorization": f"{scheme} {KEY}"})
             assert response.status_code == 503
 
-    ask(check, api_keys=("other", KEY))
+    run(check, api_keys=("other", KEY))
 
 
-def test_what_operators_and_browsers_ask_needs_no_key() -> None:
+def test_operator_routes_need_no_key() -> None:
     async def check(client: httpx.AsyncClient) -> None:
         for path, status in (("/health", 200), ("/ready", 503), ("/metrics", 200), ("/", 200)):
             assert (await client.get(path)).status_code == status
 
-    ask(check, api_keys=(KEY,))
+    run(check, api_keys=(KEY,))
 
 
-def test_guessing_is_429_even_with_the_right_key_in_the_end() -> None:
+def test_key_guesses_block_address() -> None:
     async def check(client: httpx.AsyncClient) -> None:
         statuses = [(await client.get("/v1/models", headers=bearer(f"guess-{k}"))).status_code for k in range(20)]
         assert statuses == [401] * GUESSES + [429] * (20 - GUESSES)
@@ -95,41 +95,41 @@ def test_guessing_is_429_even_with_the_right_key_in_the_end() -> None:
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert refused.json()["error"]["type"] == "rate_limit_error"
 
-    ask(check, api_keys=(KEY,))
+    run(check, api_keys=(KEY,))
 
 
-def test_a_missing_key_is_no_guess() -> None:
+def test_missing_key_not_counted_as_guess() -> None:
     async def check(client: httpx.AsyncClient) -> None:
         for _ in range(2 * GUESSES):
             assert (await client.get("/v1/models")).status_code == 401
 
-    ask(check, api_keys=(KEY,))
+    run(check, api_keys=(KEY,))
 
 
-def test_the_rate_of_a_key_is_limited_and_told() -> None:
+def test_rate_limit_per_key_sets_headers() -> None:
     async def check(client: httpx.AsyncClient) -> None:
-        answers = [await client.post("/v1/images/generations", json=BODY, headers=bearer("a")) for _ in range(4)]
-        assert [answer.status_code for answer in answers] == [503, 503, 503, 429]
-        assert [answer.headers.get("x-ratelimit-remaining-requests") for answer in answers[:3]] == ["2", "1", "0"]
-        assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
-        assert answers[0].headers["x-ratelimit-reset-requests"].endswith("s")
-        assert int(answers[3].headers["retry-after"]) >= 1
+        responses = [await client.post("/v1/images/generations", json=BODY, headers=bearer("a")) for _ in range(4)]
+        assert [response.status_code for response in responses] == [503, 503, 503, 429]
+        assert [response.headers.get("x-ratelimit-remaining-requests") for response in responses[:3]] == ["2", "1", "0"]
+        assert responses[0].headers["x-ratelimit-limit-requests"] == "3"
+        assert responses[0].headers["x-ratelimit-reset-requests"].endswith("s")
+        assert int(responses[3].headers["retry-after"]) >= 1
         other = await client.post("/v1/images/generations", json=BODY, headers=bearer("b"))
         assert other.status_code == 503
-        assert (await client.get("/v1/models", headers=bearer("a"))).status_code == 503  # costs no device
+        assert (await client.get("/v1/models", headers=bearer("a"))).status_code == 503  # uses no device time
 
-    ask(check, api_keys=("a", "b"), rate_limit=3)
+    run(check, api_keys=("a", "b"), rate_limit=3)
 
 
-def test_without_keys_the_address_is_limited() -> None:
+def test_rate_limit_per_address_without_keys() -> None:
     async def check(client: httpx.AsyncClient) -> None:
-        answers = [await client.post("/v1/images/generations", json=BODY) for _ in range(2)]
-        assert [answer.status_code for answer in answers] == [503, 429]
+        responses = [await client.post("/v1/images/generations", json=BODY) for _ in range(2)]
+        assert [response.status_code for response in responses] == [503, 429]
 
-    ask(check, rate_limit=1)
+    run(check, rate_limit=1)
 
 
-def test_cors_is_off_unless_a_page_is_named() -> None:
+def test_cors_only_for_allowed_origins() -> None:
     preflight = {"origin": "https://page.example", "access-control-request-method": "POST"}
 
     async def off(client: httpx.AsyncClient) -> None:
@@ -142,20 +142,20 @@ def test_cors_is_off_unless_a_page_is_named() -> None:
         assert response.headers["access-control-allow-origin"] == "https://page.example"
         other = await client.get("/health", headers={"origin": "https://other.example"})
         assert "access-control-allow-origin" not in other.headers
-        answer = await client.get("/health", headers={"origin": "https://page.example"})
-        exposed = answer.headers["access-control-expose-headers"]
+        response = await client.get("/health", headers={"origin": "https://page.example"})
+        exposed = response.headers["access-control-expose-headers"]
         assert all(name in exposed for name in ("x-request-id", "x-ignored-params", "x-ratelimit-remaining-requests"))
-        for asked in ({"origin": "https://other.example"}, {"access-control-request-method": "DELETE"}):
-            refused = await client.options("/v1/images/generations", headers={**preflight, **asked})
+        for other_headers in ({"origin": "https://other.example"}, {"access-control-request-method": "DELETE"}):
+            refused = await client.options("/v1/images/generations", headers={**preflight, **other_headers})
             assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
             assert refused.headers["x-request-id"]
             assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
 
-    ask(off)
-    ask(on, cors_origins=("https://page.example",))
+    run(off)
+    run(on, cors_origins=("https://page.example",))
 
 
-def test_tenants_are_hashes(tmp_path: Path) -> None:
+def test_tenants_are_key_hashes(tmp_path: Path) -> None:
     keys = ApiKeys(("a", "b"), None)
     tenants = {keys.tenant("a"), keys.tenant("b")}
     assert len(tenants) == 2
@@ -164,7 +164,7 @@ def test_tenants_are_hashes(tmp_path: Path) -> None:
     assert "a-secret" not in repr(ServerConfig(EngineConfig(), api_keys=("a-secret",)))
 
 
-def test_the_key_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_key_file_reloaded_on_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "keys"
     file.write_text("# staff\nold\n\n")
     keys = ApiKeys((), file)
@@ -174,18 +174,18 @@ def test_the_key_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pyte
     assert keys.tenant("old") is None
     assert keys.tenant("new-key")
     file.unlink()
-    assert keys.tenant("new-key")  # a fault of the operator locks nobody out
-    assert "old ones stay" in caplog.text
+    assert keys.tenant("new-key")  # an operator's mistake must lock no client out
+    assert "keeping the previous keys" in caplog.text
     file.write_text("")
     assert keys.tenant("new-key") is None
     assert keys.required
 
 
-def test_a_key_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError, match="cannot be read"):
+def test_unusable_key_file_stops_start(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="cannot read"):
         ApiKeys((), tmp_path / "absent")
     (tmp_path / "empty").write_text("# nothing\n")
-    with pytest.raises(KeyFileError, match="holds no API key"):
+    with pytest.raises(KeyFileError, match="must hold at least one API key"):
         ApiKeys((), tmp_path / "empty")
     (tmp_path / "binary").write_bytes(os.urandom(8) + b"\xff")
     with pytest.raises(KeyFileError):

@@ -45,7 +45,7 @@ async def post(client: httpx.AsyncClient, request: dict[str, Any]) -> httpx.Resp
     return await client.post("/v1/images/generations", json=request)
 
 
-def test_a_crowd_gets_the_pictures_that_each_would_get_alone(roomy_server: LiveServer) -> None:
+def test_batched_images_equal_single_images(roomy_server: LiveServer) -> None:
     async def main() -> None:
         limits = httpx.Limits(max_connections=100)
         async with httpx.AsyncClient(base_url=roomy_server.url, timeout=SECONDS, limits=limits) as client:
@@ -60,7 +60,7 @@ def test_a_crowd_gets_the_pictures_that_each_would_get_alone(roomy_server: LiveS
     asyncio.run(main())
 
 
-def test_a_short_request_beside_long_ones_returns_first(roomy_server: LiveServer) -> None:
+def test_short_request_finishes_before_long(roomy_server: LiveServer) -> None:
     async def main() -> None:
         async with httpx.AsyncClient(base_url=roomy_server.url, timeout=SECONDS) as client:
             long = {"prompt": "a red circle", "size": "256x256", "num_inference_steps": 20, "seed": 1}
@@ -73,7 +73,7 @@ def test_a_short_request_beside_long_ones_returns_first(roomy_server: LiveServer
     asyncio.run(main())
 
 
-def test_chaos_loses_nothing_but_the_request_that_is_at_fault(roomy_server: LiveServer) -> None:
+def test_chaos_fails_only_poison_request(roomy_server: LiveServer) -> None:
     """The engine process is killed at a random moment, clients hang up, one prompt ends the process each time."""
     draw = random.Random(0)
 

@@ -50,14 +50,14 @@ def pictures(folder: Path) -> list[str]:
         (2, ["picture.png", "preview-0.png", "preview-1.png", "preview-2.png"]),
     ],
 )
-def test_python(number: int, names: list[str], server: LiveServer, tmp_path: Path) -> None:
+def test_docs_python_programs(number: int, names: list[str], server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("Python", "python")[number], server, sys.executable, "-c")
     assert pictures(tmp_path) == names
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 @pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="needs npm ci in tests/clients")
-def test_node(server: LiveServer, tmp_path: Path) -> None:
+def test_docs_node_program(server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
     run(tmp_path, blocks("Node", "js")[0], server, "node", "--input-type=module", "-e")
     assert pictures(tmp_path) == ["picture.png", "preview-0.png", "preview-1.png", "streamed.png"]
@@ -81,23 +81,23 @@ if (JSON.stringify(told) !== JSON.stringify(right)) throw new Error(JSON.stringi
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 @pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="needs npm ci in tests/clients")
-def test_node_reads_errors_models_and_ids(server: LiveServer, tmp_path: Path) -> None:
+def test_node_client_errors_models_and_ids(server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
     run(tmp_path, NODE_ERRORS, server, "node", "--input-type=module", "-e")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl(server: LiveServer, tmp_path: Path) -> None:
+def test_docs_curl_command(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("curl", "sh")[0], server, "bash", "-euc")
     assert pictures(tmp_path) == ["picture.png"]
 
 
-def test_litellm(server: LiveServer, tmp_path: Path) -> None:
+def test_docs_litellm_program(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("LiteLLM", "python")[0], server, sys.executable, "-c")
     assert pictures(tmp_path) == ["picture.png"]
 
 
-def test_langchain(guarded_server: LiveServer, tmp_path: Path) -> None:
+def test_docs_langchain_program(guarded_server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("LangChain", "python")[0], guarded_server, sys.executable, "-c")
     assert pictures(tmp_path) == ["picture.png"]
 
@@ -112,7 +112,7 @@ OPEN_WEBUI: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", OPEN_WEBUI, ids=str)
-def test_what_open_webui_sends_and_reads(http: httpx.Client, fields: dict[str, Any]) -> None:
+def test_open_webui_requests(http: httpx.Client, fields: dict[str, Any]) -> None:
     """As its engine `openai` does, routers/images.py of open-webui: the body, the headers, and the way to the image."""
     headers = {"authorization": "Bearer sk-any", "x-openwebui-user-name": "J%C3%BC R", "x-openwebui-user-role": "user"}
     body = {"prompt": "a red circle", "n": 1, "num_inference_steps": 1, **fields}
@@ -134,19 +134,19 @@ def test_what_open_webui_sends_and_reads(http: httpx.Client, fields: dict[str, A
         assert picture.startswith(b"\x89PNG")  # it names the file so, whatever it is
 
 
-def test_the_model_open_webui_takes_when_none_is_set_is_refused_by_name(http: httpx.Client) -> None:
+def test_open_webui_default_model_gets_404(http: httpx.Client) -> None:
     body = {"model": "dall-e-2", "prompt": "a cat", "n": 1, "size": "512x512", "response_format": "b64_json"}
     response = http.post("/v1/images/generations", json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_settings_for_open_webui_are_settings_of_its_images() -> None:
+def test_docs_open_webui_settings_are_for_images() -> None:
     settings = re.findall(r"^([A-Z_]+)=", blocks("Open WebUI", "sh")[0], flags=re.MULTILINE)
     assert settings
     assert all(setting.startswith(("IMAGE", "ENABLE_IMAGE")) for setting in settings)
 
 
-def test_flags_named_on_the_page_exist() -> None:
+def test_docs_flags_exist() -> None:
     from server.cli import build_parser
 
     for flags in re.findall(r'ARGS="([^"]+)"', DOCUMENT):

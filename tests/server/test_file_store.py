@@ -39,13 +39,13 @@ def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "files", max_bytes=4096, max_age=60)
 
 
-def test_names_cannot_be_guessed(store: DirectoryStore) -> None:
+def test_file_names_are_random(store: DirectoryStore) -> None:
     paths = {save(store) for _ in range(4)}
     assert len(paths) == 4
     assert all(NAME.fullmatch(path.removeprefix("/files/")) for path in paths)
 
 
-def test_an_image_is_read_whole_with_its_type(store: DirectoryStore) -> None:
+def test_file_served_with_headers(store: DirectoryStore) -> None:
     response = read(store, save(store))
     assert response.content == IMAGE
     assert response.headers["content-type"] == "image/png"
@@ -59,7 +59,7 @@ def test_an_image_is_read_whole_with_its_type(store: DirectoryStore) -> None:
     ("asked", "part"),
     [("bytes=0-9", IMAGE[:10]), ("bytes=1000-", IMAGE[1000:]), ("bytes=-5", IMAGE[-5:]), ("bytes=9-9", IMAGE[9:10])],
 )
-def test_a_range(store: DirectoryStore, asked: str, part: bytes) -> None:
+def test_range_served(store: DirectoryStore, asked: str, part: bytes) -> None:
     response = read(store, save(store), range=asked)
     assert response.status_code == 206
     assert response.content == part
@@ -67,13 +67,13 @@ def test_a_range(store: DirectoryStore, asked: str, part: bytes) -> None:
 
 
 @pytest.mark.parametrize("asked", ["bytes=5-1", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "bytes=a-b", ""])
-def test_other_ranges_are_ignored(store: DirectoryStore, asked: str) -> None:
+def test_malformed_range_ignored(store: DirectoryStore, asked: str) -> None:
     response = read(store, save(store), range=asked)
     assert (response.status_code, response.content) == (200, IMAGE)
 
 
 @pytest.mark.parametrize("asked", ["bytes=1024-", "bytes=99999999999999999-", "bytes=-0"])
-def test_a_range_beyond_the_end_is_416_in_json(store: DirectoryStore, asked: str) -> None:
+def test_range_beyond_end_gets_416(store: DirectoryStore, asked: str) -> None:
     response = read(store, save(store), range=asked)
     assert response.status_code == 416
     assert response.headers["content-range"] == f"bytes */{len(IMAGE)}"
@@ -94,7 +94,7 @@ def test_a_range_beyond_the_end_is_416_in_json(store: DirectoryStore, asked: str
         "/files/" + "A" * 32 + ".png",
     ],
 )
-def test_no_path_of_a_client_leads_anywhere(store: DirectoryStore, tmp_path: Path, path: str) -> None:
+def test_path_traversal_gets_404(store: DirectoryStore, tmp_path: Path, path: str) -> None:
     (tmp_path / "secret.png").write_text("secret")
     (store.folder / "secret.png").write_text("secret")
     response = read(store, path)
@@ -103,20 +103,20 @@ def test_no_path_of_a_client_leads_anywhere(store: DirectoryStore, tmp_path: Pat
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_the_oldest_go_when_there_are_too_many_bytes(store: DirectoryStore) -> None:
+def test_oldest_files_deleted_beyond_max_bytes(store: DirectoryStore) -> None:
     paths = [save(store) for _ in range(6)]
     assert [read(store, path).status_code for path in paths] == [404, 404, 200, 200, 200, 200]
     assert store.total_bytes == sum(file.stat().st_size for file in store.folder.iterdir()) == 4096
 
 
-def test_an_image_larger_than_the_store_is_refused(store: DirectoryStore) -> None:
+def test_image_larger_than_store_refused(store: DirectoryStore) -> None:
     path = save(store)
     with pytest.raises(OutputError, match="5000 bytes"):
         save(store, bytes(5000))
     assert read(store, path).status_code == 200
 
 
-def test_what_is_too_old_is_not_read_and_is_removed(tmp_path: Path) -> None:
+def test_expired_file_not_served_and_deleted(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, max_bytes=4096, max_age=0.1)
     path = save(store)
     time.sleep(0.2)
@@ -125,7 +125,7 @@ def test_what_is_too_old_is_not_read_and_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_of_an_earlier_run_are_kept_within_the_bounds(tmp_path: Path) -> None:
+def test_files_of_earlier_run_kept_within_bounds(tmp_path: Path) -> None:
     first = DirectoryStore(tmp_path, max_bytes=4096, max_age=60)
     old, new = save(first), save(first)
     os.utime(tmp_path / old.removeprefix("/files/"), (0, 0))
@@ -136,7 +136,7 @@ def test_files_of_an_earlier_run_are_kept_within_the_bounds(tmp_path: Path) -> N
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([new.removeprefix("/files/"), "notes.txt"])
 
 
-def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_unusable_folder_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot keep files"):
         DirectoryStore(tmp_path / "file", 1, 1)

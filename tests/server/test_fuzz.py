@@ -49,12 +49,12 @@ def check_refused(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("body", RAW, ids=range(len(RAW)))
-def test_raw_bodies(http: httpx.Client, body: bytes) -> None:
+def test_malformed_bodies_get_400(http: httpx.Client, body: bytes) -> None:
     check_refused(http.post(GENERATIONS, content=body, headers=JSON))
 
 
 @pytest.mark.parametrize("name", sorted(ImageGenerationRequest.model_fields))
-def test_odd_values_in_every_field(http: httpx.Client, name: str) -> None:
+def test_odd_values_refused_in_every_field(http: httpx.Client, name: str) -> None:
     """With an impossible size beside it nothing is drawn, whatever is accepted."""
     for value in ODD:
         body = {"prompt": "a cat", "size": "1x1", name: value}
@@ -62,13 +62,13 @@ def test_odd_values_in_every_field(http: httpx.Client, name: str) -> None:
         check_refused(response)
 
 
-def test_odd_names(http: httpx.Client) -> None:
+def test_odd_field_names_refused(http: httpx.Client) -> None:
     for name in ("", "\0", "\ud800", "__proto__", "a" * 100_000, "x\r\ny: z", "{}", "%s%n"):
         body = {"prompt": "a cat", "size": "1x1", name: 1}
         check_refused(http.post(GENERATIONS, content=json.dumps(body).encode(), headers=JSON))
 
 
-def test_a_truncated_body_is_no_fault_of_the_server(server: LiveServer, http: httpx.Client) -> None:
+def test_truncated_body_leaves_server_healthy(server: LiveServer, http: httpx.Client) -> None:
     address = urlsplit(server.url)
     head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
@@ -76,7 +76,7 @@ def test_a_truncated_body_is_no_fault_of_the_server(server: LiveServer, http: ht
     assert http.get("/health").status_code == 200
 
 
-def test_no_url_of_a_client_is_ever_fetched(http: httpx.Client) -> None:
+def test_client_urls_never_fetched(http: httpx.Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bait:
         bait.settimeout(0.5)
         url = f"http://127.0.0.1:{bait.getsockname()[1]}/x.png"

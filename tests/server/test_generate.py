@@ -1,4 +1,4 @@
-"""`sana generate` as a user runs it."""
+"""`sana generate` run as a command."""
 
 import asyncio
 import os
@@ -11,22 +11,22 @@ import pytest
 
 from engine import EngineClient, EngineConfig, EngineUnavailable, GenerationParams, SanaError
 from server.cli import main
-from server.generate import draw
+from server.generate import write_images
 
 from .conftest import MODEL
 from .live import ENVIRONMENT, SANA, run_sana
-from .test_writing import no_room_beyond
+from .test_writing import file_size_limited_to
 
 FLAGS = ["--model", MODEL, "--device", "cpu", "--size", "64x64", "--guidance", "1"]
 
 
-def test_draws_numbered_files_with_a_progress_bar(tmp_path: Path) -> None:
+def test_generate_writes_numbered_files(tmp_path: Path) -> None:
     ended = run_sana(
         "generate", "a red circle", *FLAGS, "--steps", "2", "--seed", "7", "--negative-prompt", "", "-n", "2",
         "--out", "cat.png", cwd=tmp_path,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert sorted(ended.stdout.split()) == ["cat-1.png", "cat-2.png"]  # two threads encode: either may be first
+    assert sorted(ended.stdout.split()) == ["cat-1.png", "cat-2.png"]  # two threads encode: either file may be first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cat-1.png", "cat-2.png"]
     first, second = ((tmp_path / name).read_bytes() for name in ("cat-1.png", "cat-2.png"))
     assert first.startswith(b"\x89PNG\r\n\x1a\n")
@@ -35,25 +35,26 @@ def test_draws_numbered_files_with_a_progress_bar(tmp_path: Path) -> None:
     assert "64x64, 2 steps, guidance 1, seeds 7 to 8" in ended.stderr
 
 
-def test_places_that_cannot_be_written_are_told_before_the_model_loads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_generate_checks_output_before_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for out in (tmp_path / "absent" / "cat.png", tmp_path):
         assert main(["generate", "a cat", "--model", MODEL, "--out", str(out)]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"sana: cannot write {out}: ")
 
 
-def test_what_goes_wrong_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    """One engine for all of it: loading is the slow part."""
+def test_generate_error_is_one_line_without_files(tmp_path: Path) -> None:
+    """One engine for all cases, because loading it is slow."""
     small = GenerationParams("a cat", 64, 64, num_inference_steps=1, guidance_scale=1.0, seed=0)
 
     async def check() -> None:
         engine = EngineClient(EngineConfig(model=MODEL, device="cpu"))
         await engine.start()
         try:
-            with no_room_beyond(1000), pytest.raises(SanaError, match=r"cannot write .*/cat\.png: File too large$"):
-                await draw(engine, small, tmp_path / "cat.png")
+            with (
+                file_size_limited_to(1000),
+                pytest.raises(SanaError, match=r"cannot write .*/cat\.png: File too large$"),
+            ):
+                await write_images(engine, small, tmp_path / "cat.png")
             for wrong, words in (
                 (replace(small, prompt=""), "prompt is empty"),
                 (replace(small, prompt="x" * 100_000), "at most 32000 characters"),
@@ -65,34 +66,34 @@ def test_what_goes_wrong_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) 
                 (replace(small, num_inference_steps=1000), "num_inference_steps must be between 1 and 100, got 1000"),
             ):
                 with pytest.raises(SanaError, match=f"^[^\n]*{words}[^\n]*$"):
-                    await draw(engine, wrong, tmp_path / "cat.png")
+                    await write_images(engine, wrong, tmp_path / "cat.png")
             assert list(tmp_path.iterdir()) == []
-            await draw(engine, small, tmp_path / "cat.png")  # the engine has survived all of it
+            await write_images(engine, small, tmp_path / "cat.png")  # the engine still works
             assert [path.name for path in tmp_path.iterdir()] == ["cat.png"]
-            endless = asyncio.create_task(
-                draw(engine, replace(small, n=10, num_inference_steps=100), tmp_path / "no.png")
+            running = asyncio.create_task(
+                write_images(engine, replace(small, n=10, num_inference_steps=100), tmp_path / "no.png")
             )
             while not engine.queued_images:
                 await asyncio.sleep(0.01)
             await engine.stop()
             with pytest.raises(EngineUnavailable, match="stopping"):
-                await endless
+                await running
         finally:
             await engine.stop()
 
     asyncio.run(check())
 
 
-def test_ctrl_c_leaves_no_file_and_no_traceback(tmp_path: Path) -> None:
+def test_generate_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     command = [*SANA, "generate", "a cat", "--model", MODEL, "--device", "cpu", "--steps", "100", "-n", "10"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     assert process.stderr is not None
     seen = b""
-    while b"step/s]" not in seen:  # the bar is there: it draws
+    while b"step/s]" not in seen:  # the progress bar: it is generating
         seen += os.read(process.stderr.fileno(), 4096)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the engine process too
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the engine process too
     _, rest = process.communicate(timeout=30)
     assert process.returncode == 130
     assert rest.decode().splitlines()[-1] == "sana: stopped"

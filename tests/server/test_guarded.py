@@ -10,7 +10,7 @@ from .conftest import API_KEY
 from .live import LiveServer, request_under_way
 from .test_load import LONG
 
-ONE_LONG = {**LONG, "n": 1}  # two of ten images each would be more than the queue takes
+ONE_LONG = {**LONG, "n": 1}
 
 
 @pytest.fixture
@@ -18,20 +18,20 @@ def guarded(guarded_server: LiveServer) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{guarded_server.url}/v1", api_key=API_KEY, max_retries=0)
 
 
-def test_the_official_client_raises_its_own_errors_for_keys(guarded: openai.OpenAI) -> None:
+def test_openai_client_raises_authentication_error(guarded: openai.OpenAI) -> None:
     with pytest.raises(openai.AuthenticationError) as caught:
         guarded.with_options(api_key="wrong").models.list()
     assert caught.value.code == "invalid_api_key"
     assert caught.value.request_id
 
 
-def test_unknown_fields_are_refused(guarded: openai.OpenAI) -> None:
+def test_strict_params_refuse_unknown_field(guarded: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         guarded.images.generate(prompt="a cat", extra_body={"num_inference_step": 1})
     assert (caught.value.code, caught.value.param) == ("unknown_parameter", "num_inference_step")
 
 
-def test_a_url_by_default_fetched_without_a_key_and_in_parts(guarded: openai.OpenAI) -> None:
+def test_default_url_fetched_without_key(guarded: openai.OpenAI) -> None:
     answer = guarded.images.generate(
         prompt="a cat",
         size="64x64",  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def test_a_url_by_default_fetched_without_a_key_and_in_parts(guarded: openai.Ope
     assert (part.status_code, part.content) == (206, b"PNG")
 
 
-def test_more_at_once_than_a_key_may_have_is_429(guarded: openai.OpenAI, guarded_server: LiveServer) -> None:
+def test_concurrency_limit_per_key_gets_429(guarded: openai.OpenAI, guarded_server: LiveServer) -> None:
     """A stream counts until its end."""
     with (
         request_under_way(guarded_server.url, "one", ONE_LONG, API_KEY),
@@ -58,7 +58,7 @@ def test_more_at_once_than_a_key_may_have_is_429(guarded: openai.OpenAI, guarded
     assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
-def test_every_line_of_the_log_is_json_and_holds_no_key(guarded_server: LiveServer) -> None:
+def test_json_log_lines_hold_no_key(guarded_server: LiveServer) -> None:
     headers = {"authorization": f"Bearer {API_KEY}", "x-request-id": "seen-in-the-log"}
     httpx.get(f"{guarded_server.url}/v1/models", headers=headers)
     text = guarded_server.logged("seen-in-the-log")

@@ -41,7 +41,7 @@ def check_error(response: httpx.Response, status: int, code: str | None) -> str:
         "/\u00e9",
     ],
 )
-def test_unknown_urls(http: httpx.Client, path: str) -> None:
+def test_unknown_url_gets_404(http: httpx.Client, path: str) -> None:
     assert "GET" in check_error(http.get(path), 404, "unknown_url")
 
 
@@ -59,7 +59,7 @@ GET_PATHS = [
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "A" * 5000])
-def test_wrong_methods(http: httpx.Client, method: str) -> None:
+def test_wrong_method_gets_405_with_allow(http: httpx.Client, method: str) -> None:
     for path in GET_PATHS:
         response = http.request(method, path)
         check_error(response, 405, "method_not_supported")
@@ -70,7 +70,7 @@ def test_wrong_methods(http: httpx.Client, method: str) -> None:
         assert response.headers["allow"] == "POST"
 
 
-def test_head_is_get_without_a_body(http: httpx.Client, server: LiveServer) -> None:
+def test_head_equals_get_without_body(http: httpx.Client, server: LiveServer) -> None:
     for path in (*GET_PATHS, "/nope", GENERATIONS):
         whole = http.get(path)
         head = http.head(path, headers={"x-request-id": f"head-of-{len(path)}"})
@@ -83,7 +83,7 @@ def test_head_is_get_without_a_body(http: httpx.Client, server: LiveServer) -> N
     assert http.head(GENERATIONS).headers["allow"] == "POST"
 
 
-def test_a_long_method_is_cut_in_the_log(http: httpx.Client, server: LiveServer) -> None:
+def test_long_method_shortened_in_log(http: httpx.Client, server: LiveServer) -> None:
     http.request("B" * 5000, "/health")
     assert "B" * 21 not in server.logged("B" * 20 + " /health 405")
 
@@ -92,18 +92,18 @@ def test_a_long_method_is_cut_in_the_log(http: httpx.Client, server: LiveServer)
     "body",
     [b"", b"{", b'{"prompt": "\xff"}', b"[1]", b'{"a":' * 50_000, b"[" * 200_000, b'{"n": ' + b"9" * 5000 + b"}"],
 )
-def test_bodies_that_are_no_json_object(http: httpx.Client, body: bytes) -> None:
+def test_body_not_json_object_gets_400(http: httpx.Client, body: bytes) -> None:
     assert "JSON" in check_error(http.post(GENERATIONS, content=body, headers=JSON), 400, None)
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_other_content_types(http: httpx.Client, content_type: str | None) -> None:
+def test_wrong_content_type_gets_400(http: httpx.Client, content_type: str | None) -> None:
     headers = {} if content_type is None else {"content-type": content_type}
     response = http.post(GENERATIONS, content=b'{"prompt": "a cat"}', headers=headers)
     assert "application/json" in check_error(response, 400, "unsupported_content_type")
 
 
-def test_bodies_too_large(http: httpx.Client) -> None:
+def test_too_large_body_gets_413(http: httpx.Client) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
             yield b"x" * 65536
@@ -112,30 +112,30 @@ def test_bodies_too_large(http: httpx.Client) -> None:
         assert "1048576" in check_error(http.post(GENERATIONS, content=content, headers=JSON), 413, None)
 
 
-def test_a_sane_request_id_comes_back_and_is_logged(http: httpx.Client, server: LiveServer) -> None:
+def test_valid_request_id_returned_and_logged(http: httpx.Client, server: LiveServer) -> None:
     assert http.get("/health", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
     assert re.search(r"abc-1\.2_3 GET /health 200 \d+\.\d ms\n", server.logged("abc-1.2_3"))
 
 
 @pytest.mark.parametrize("offered", ["", "a b", "x" * 200, "<script>", "{}"])
-def test_other_request_ids_are_replaced(http: httpx.Client, offered: str) -> None:
+def test_invalid_request_id_replaced(http: httpx.Client, offered: str) -> None:
     given = http.get("/health", headers={"x-request-id": offered}).headers["x-request-id"]
     assert re.fullmatch(r"req_[0-9a-f]{24}", given)
 
 
-def test_request_ids_are_unique_and_time_is_told(http: httpx.Client) -> None:
+def test_request_ids_unique_with_processing_time(http: httpx.Client) -> None:
     answers = [http.get("/health") for _ in range(5)]
     assert len({answer.headers["x-request-id"] for answer in answers}) == 5
     assert all(int(answer.headers["openai-processing-ms"]) >= 0 for answer in answers)
 
 
-def test_a_path_cannot_forge_a_line_of_the_log(http: httpx.Client, server: LiveServer) -> None:
+def test_path_cannot_forge_log_line(http: httpx.Client, server: LiveServer) -> None:
     http.get("/x%0d%0aforged%20line")
     assert "\nforged line" not in server.logged("/x%0d%0aforged%20line 404")
 
 
 @pytest.mark.parametrize("wire", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nhost: a\r\nbad header\r\n\r\n"])
-def test_what_is_no_http_is_answered_in_json(server: LiveServer, wire: bytes) -> None:
+def test_invalid_http_answered_in_json(server: LiveServer, wire: bytes) -> None:
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(wire)
@@ -148,7 +148,7 @@ def test_what_is_no_http_is_answered_in_json(server: LiveServer, wire: bytes) ->
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
 
 
-def test_the_api_describes_itself(http: httpx.Client) -> None:
+def test_openapi_requires_prompt(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     operation = document["paths"][GENERATIONS]["post"]
     assert operation["requestBody"]["content"]["application/json"]["schema"]["required"] == ["prompt"]

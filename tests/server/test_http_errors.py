@@ -21,19 +21,19 @@ def request_() -> Request:
 
 
 @pytest.mark.parametrize("kind", [k for k in subclasses(SanaError) if k.__module__ == "engine.errors"])
-def test_every_error_of_the_engine_has_its_row(kind: type[Exception]) -> None:
+def test_every_engine_error_in_table(kind: type[Exception]) -> None:
     assert kind in TABLE
 
 
 @pytest.mark.parametrize("kind", TABLE.values())
-def test_types_agree_with_statuses(kind: Kind) -> None:
+def test_error_type_matches_status(kind: Kind) -> None:
     assert kind.type == (
         "server_error" if kind.status >= 500 else "rate_limit_error" if kind.status == 429 else "invalid_request_error"
     )
     assert (kind.retry_after is not None) == (kind.status in (429, 503))
 
 
-def test_the_error_object_has_all_four_keys(request_: Request) -> None:
+def test_error_object_has_four_keys(request_: Request) -> None:
     response = error_response(InvalidParams("no", "size"), request_)
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/json"
@@ -42,17 +42,17 @@ def test_the_error_object_has_all_four_keys(request_: Request) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(QueueFull("full"), 429), (EngineUnavailable("loading"), 503)])
-def test_waiting_helps_is_said_with_seconds(error: Exception, status: int, request_: Request) -> None:
+def test_retryable_errors_have_retry_after(error: Exception, status: int, request_: Request) -> None:
     response = error_response(error, request_)
     assert response.status_code == status
     assert int(response.headers["retry-after"]) >= 1
 
 
-def test_retry_after_comes_from_the_cost_model(request_: Request) -> None:
+def test_retry_after_rounded_up_from_error(request_: Request) -> None:
     assert error_response(QueueFull("full", retry_after=7.2), request_).headers["retry-after"] == "8"
 
 
-def test_errors_that_official_clients_must_not_repeat_have_a_status_that_they_do_not(request_: Request) -> None:
+def test_deadline_error_not_retried_by_clients(request_: Request) -> None:
     deadline = error_response(DeadlineExceeded("late"), request_)
     assert deadline.status_code not in (408, 409, 429)
     assert deadline.status_code < 500
@@ -60,27 +60,27 @@ def test_errors_that_official_clients_must_not_repeat_have_a_status_that_they_do
     assert json.loads(error_response(GenerationFailed("broken"), request_).body)["error"]["code"] is None
 
 
-def test_http_errors_keep_their_headers(request_: Request) -> None:
+def test_http_exception_keeps_headers(request_: Request) -> None:
     response = error_response(HTTPException(405, headers={"Allow": "POST"}), request_)
     assert response.status_code == 405
     assert response.headers["allow"] == "POST"
     assert json.loads(response.body)["error"]["code"] == "method_not_supported"
 
 
-def test_what_nobody_foresaw_is_a_500_that_tells_no_secrets(request_: Request) -> None:
+def test_unexpected_error_is_500_without_message(request_: Request) -> None:
     response = error_response(KeyError("/home/me/secret"), request_)
     assert response.status_code == 500
     assert b"secret" not in response.body
 
 
-def test_the_nearest_class_decides() -> None:
+def test_error_subclass_uses_nearest_row() -> None:
     class Special(QueueFull):
         pass
 
     assert kind_of(Special("x")) is TABLE[QueueFull]
 
 
-def test_messages_are_bounded_and_encodable() -> None:
+def test_error_message_bounded_and_encodable() -> None:
     message = json.loads(error_body(InvalidParams("\ud800" + "x" * 10_000)))["error"]["message"]
     assert len(message) == MAX_MESSAGE_CHARS
     assert message.startswith("\\ud800x")

@@ -6,7 +6,7 @@ from server.limits import Limits
 
 
 class Clock:
-    """Time that a test turns on."""
+    """A clock that the test advances."""
 
     now = 1000.0
 
@@ -21,12 +21,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_rate_comes_back_with_time(clock: Clock) -> None:
+def test_rate_limit_refills_over_time(clock: Clock) -> None:
     kept = Limits(per_minute=6, concurrent=0)
     for _ in range(6):
         kept.take("a")
         kept.release("a")
-    with pytest.raises(TooManyRequests, match="6 requests in a minute") as caught:
+    with pytest.raises(TooManyRequests, match="at most 6 requests per minute") as caught:
         kept.take("a")
     assert caught.value.retry_after == pytest.approx(10)
     clock.now += 10
@@ -34,32 +34,33 @@ def test_a_rate_comes_back_with_time(clock: Clock) -> None:
     with pytest.raises(TooManyRequests):
         kept.take("a")
     clock.now += 3600
-    assert kept.take("a")["x-ratelimit-remaining-requests"] == "5"  # no more than a full bucket
+    assert kept.take("a")["x-ratelimit-remaining-requests"] == "5"  # the bucket holds no more than it did at first
 
 
-def test_concurrency_is_per_caller_and_given_back(clock: Clock) -> None:
+def test_concurrency_limit_per_caller(clock: Clock) -> None:
     kept = Limits(per_minute=0, concurrent=2)
     assert kept.take("a") == kept.take("a") == {}
-    with pytest.raises(TooManyRequests, match="2 requests of yours are running"):
+    with pytest.raises(TooManyRequests, match="at most 2 concurrent requests"):
         kept.take("a")
     kept.take("b")
     kept.release("a")
     kept.take("a")
 
 
-def test_callers_are_forgotten_but_not_while_they_run(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_REMEMBERED", 10)
+def test_idle_callers_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_CALLERS", 10)
     kept = Limits(per_minute=1, concurrent=1)
     kept.take("running")
     for k in range(100):
         kept.take(str(k))
         kept.release(str(k))
-    assert len(kept._callers) <= 11
-    with pytest.raises(TooManyRequests):
-        kept.take("running")
+    for remembered in ("running", "99"):
+        with pytest.raises(TooManyRequests):
+            kept.take(remembered)
+    kept.take("0")  # forgotten, so it has a full bucket again
 
 
-def test_guesses_are_counted_per_address(clock: Clock) -> None:
+def test_key_guesses_counted_per_address(clock: Clock) -> None:
     kept = Limits(0, 0)
     for _ in range(limits.GUESSES):
         kept.check_guesses("1.2.3.4")

@@ -19,7 +19,7 @@ LONG: dict[str, Any] = {"prompt": "a cat", "size": "512x512", "n": 10, "num_infe
 SMALL: dict[str, Any] = {"prompt": "a cat", "size": "64x64", "num_inference_steps": 1}
 
 
-def test_a_client_that_leaves_frees_its_place(server: LiveServer, http: httpx.Client) -> None:
+def test_disconnect_frees_queue(server: LiveServer, http: httpx.Client) -> None:
     with request_under_way(server.url, "leaver", LONG):
         pass
     server.logged("leaver POST /v1/images/generations 499")
@@ -27,7 +27,7 @@ def test_a_client_that_leaves_frees_its_place(server: LiveServer, http: httpx.Cl
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_whoever_hangs_up_costs_at_most_two_more_steps(server: LiveServer, http: httpx.Client, stream: bool) -> None:
+def test_disconnect_costs_at_most_two_steps(server: LiveServer, http: httpx.Client, stream: bool) -> None:
     """The step that runs meanwhile, and one that was scheduled before the hanging up was heard of."""
 
     def read(name: str, **labels: str) -> float:
@@ -56,7 +56,7 @@ def await_true(condition: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_full_queue_is_429_with_a_time_to_wait(server: LiveServer, http: httpx.Client) -> None:
+def test_full_queue_gets_429_with_retry_after(server: LiveServer, http: httpx.Client) -> None:
     with request_under_way(server.url, "filler", LONG):
         refused = http.post("/v1/images/generations", json=SMALL)
         health = http.get("/health")
@@ -76,7 +76,7 @@ async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
         return [line async for line in response.aiter_lines() if line.startswith("event: ")][-1]
 
 
-def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(roomy_server: LiveServer) -> None:
+def test_hundred_streams_keep_health_responsive(roomy_server: LiveServer) -> None:
     """The bound is on the median: the tail belongs to whatever else the machine does (benchmarks/http_overhead.py)."""
 
     async def run(url: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_a_hundred_streams_at_once_end_well_and_health_answers_meanwhile(roomy_s
     assert statistics.median(busy) < max(0.02, 5 * statistics.median(idle))
 
 
-def test_a_client_that_reads_slowly_hinders_nobody(server: LiveServer, http: httpx.Client) -> None:
+def test_slow_reader_blocks_no_other_request(server: LiveServer, http: httpx.Client) -> None:
     body = {"prompt": "a cat", "size": "512x512", "num_inference_steps": 1, "n": 2, "stream": True}
     with request_under_way(server.url, "slow-reader", body):
         started = time.monotonic()
@@ -100,7 +100,7 @@ def test_a_client_that_reads_slowly_hinders_nobody(server: LiveServer, http: htt
         assert time.monotonic() - started < 30
 
 
-def test_two_requests_may_bear_the_same_id(http: httpx.Client) -> None:
+def test_same_request_id_twice_accepted(http: httpx.Client) -> None:
     def post(seed: int) -> int:
         answer = http.post("/v1/images/generations", json={**SMALL, "seed": seed}, headers={"x-request-id": "twin"})
         assert answer.status_code == 200, answer.text

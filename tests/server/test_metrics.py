@@ -18,7 +18,7 @@ SERIES = [
     "sana_batch_occupancy",
     "sana_batch_images",
     "sana_forwards",
-    "sana_graph_filling_tokens",
+    "sana_graph_padding_tokens",
     "sana_ready",
     "sana_queue_seconds",
     "sana_queued_images",
@@ -49,12 +49,12 @@ def scrape(http: httpx.Client) -> Samples:
     return parse(response.text)
 
 
-def test_every_series_is_there(http: httpx.Client) -> None:
+def test_metrics_contain_every_series(http: httpx.Client) -> None:
     names = {family.name for family in text_string_to_metric_families(http.get("/metrics").text)}
     assert set(SERIES) <= names
 
 
-def test_an_image_is_counted_in_all_its_stages(http: httpx.Client) -> None:
+def test_image_counted_in_every_stage(http: httpx.Client) -> None:
     before = scrape(http)
     body = {"prompt": "a red circle", "size": "64x96", "num_inference_steps": 3, "n": 2}
     assert http.post("/v1/images/generations", json=body).status_code == 200
@@ -77,7 +77,7 @@ def test_an_image_is_counted_in_all_its_stages(http: httpx.Client) -> None:
     assert after[("sana_running_images", ())] == 0
 
 
-def test_labels_are_few_whatever_clients_ask(http: httpx.Client) -> None:
+def test_route_labels_bounded(http: httpx.Client) -> None:
     for path in ("/a", "/b", "/v1/models/x", "/v1/models/y", "/files/z"):
         http.get(path)
     routes = {dict(labels)["route"] for name, labels in scrape(http) if name == "sana_http_responses_total"}
@@ -88,18 +88,18 @@ def test_labels_are_few_whatever_clients_ask(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("width", "height", "label"), [(32, 32, "256"), (256, 256, "256"), (256, 288, "512"), (4096, 4096, "4096")]
 )
-def test_sizes_share_labels(width: int, height: int, label: str) -> None:
+def test_size_labels_bounded(width: int, height: int, label: str) -> None:
     assert size_class(GenerationParams("a", width, height, 1, 1.0, 0)) == label
 
 
 @pytest.mark.parametrize("budget", [0, 100])
-def test_an_image_beyond_the_budget_fills_its_step(budget: int) -> None:
+def test_occupancy_is_one_beyond_token_budget(budget: int) -> None:
     metrics = Metrics()
     metrics.observe_step(StepReport(0, "denoise", 0.03, 512, budget, 0, 1, 1, 0, 0, 0))
     assert parse(metrics.render().decode())[("sana_batch_occupancy_sum", ())] == 1
 
 
-def test_steps_fill_the_histograms() -> None:
+def test_step_report_fills_histograms() -> None:
     metrics = Metrics()
     metrics.observe_step(StepReport(0, "denoise", 0.03, 512, 1024, 0, 4, 2, 0, 0, 0, Forwards(1, 0, 640)))
     metrics.observe_step(StepReport(0, "encode", 0.01, 0, 1024, 0, 1, 1, 0, 1, 0, Forwards(2, 1)))
@@ -111,7 +111,7 @@ def test_steps_fill_the_histograms() -> None:
     assert samples[("sana_forwards_total", (("graph", "yes"), ("phase", "denoise")))] == 1
     assert samples[("sana_forwards_total", (("graph", "yes"), ("phase", "encode")))] == 2
     assert samples[("sana_forwards_total", (("graph", "no"), ("phase", "encode")))] == 1
-    assert samples[("sana_graph_filling_tokens_total", ())] == 128
+    assert samples[("sana_graph_padding_tokens_total", ())] == 128
     assert samples[("sana_step_seconds_count", (("phase", "encode"),))] == 1
     assert samples[("sana_stage_seconds_sum", (("stage", "decode"),))] == 4
     assert ("sana_request_seconds_bucket", (("le", "0.05"), ("size", "256"))) not in samples

@@ -119,7 +119,7 @@ def check_refusal(answer: bytes, status: int) -> dict[str, Any]:
     ("sent", "words"),
     [(b"", "head"), (b"POST /v1", "head"), (HEAD, "head"), (HEAD + b'\r\n{"prompt"', "body")],
 )
-def test_what_does_not_arrive_is_408(port: int, sent: bytes, words: str) -> None:
+def test_slow_head_or_body_gets_408(port: int, sent: bytes, words: str) -> None:
     started = time.monotonic()
     error = check_refusal(ask(port, sent), 408)
     assert time.monotonic() - started < 15
@@ -127,7 +127,7 @@ def test_what_does_not_arrive_is_408(port: int, sent: bytes, words: str) -> None
     assert error["code"] == "request_timeout"
 
 
-def test_a_body_that_drips_on_after_its_answer_ends_the_connection(port: int) -> None:
+def test_slow_body_after_response_closes_connection(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(b"POST /nope HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")
         assert read_error(connection).startswith(b"HTTP/1.1 404 ")
@@ -135,7 +135,7 @@ def test_a_body_that_drips_on_after_its_answer_ends_the_connection(port: int) ->
             drip(connection)
 
 
-def test_an_upload_that_nobody_reads_is_taken_to_its_end_and_answered(port: int) -> None:
+def test_unread_upload_drained_and_answered(port: int) -> None:
     """A client that is still sending reads no answer; afterwards the connection goes on."""
     sent = b"POST /v1/images/edits HTTP/1.1\r\nhost: a\r\ncontent-length: 20000000\r\n\r\n" + bytes(20_000_000)
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
@@ -175,14 +175,12 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("sent", NO_HTTP.values(), ids=NO_HTTP)
-def test_what_two_servers_could_read_differently_ends_the_connection(port: int, sent: bytes) -> None:
+def test_ambiguous_request_closes_connection(port: int, sent: bytes) -> None:
     """What follows on the connection is never taken for a request of its own."""
     assert check_refusal(ask(port, sent + b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"), 400)["code"] is None
 
 
-def test_a_body_that_turns_bad_after_its_answer_ends_the_connection(
-    port: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_invalid_body_after_response_closes_connection(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(b"POST /nope HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
         assert read_error(connection).startswith(b"HTTP/1.1 404 ")
@@ -195,13 +193,13 @@ def test_a_body_that_turns_bad_after_its_answer_ends_the_connection(
     ("target", "path"),
     [(b"http://b:80/nope?x", "/nope"), (b"HTTPS://b/nope", "/nope"), (b"http://b", "/"), (b"http://b?x", "/")],
 )
-def test_absolute_uris_are_read_as_their_path(port: int, target: bytes, path: str) -> None:
+def test_absolute_uri_reduced_to_path(port: int, target: bytes, path: str) -> None:
     """RFC 9112, 3.2.2: a server must take them. Nothing takes PUT, so the answer names the path."""
     answer = ask(port, b"PUT " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"].endswith(f": PUT {path}")
 
 
-def test_requests_in_a_row_are_answered_in_a_row(port: int) -> None:
+def test_pipelined_requests_answered_in_order(port: int) -> None:
     health = b"GET /health HTTP/1.1\r\nhost: a\r\n"
     answer = ask(
         port, health + b"\r\n" + b"HEAD /nope HTTP/1.1\r\nhost: a\r\n\r\n" + health + b"connection: close\r\n\r\n"
@@ -209,7 +207,7 @@ def test_requests_in_a_row_are_answered_in_a_row(port: int) -> None:
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
 
 
-def test_an_upgrade_is_ignored_without_a_word(port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_upgrade_header_ignored_and_not_logged(port: int, caplog: pytest.LogCaptureFixture) -> None:
     upgrade = (
         b"connection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n"
     )
@@ -218,14 +216,14 @@ def test_an_upgrade_is_ignored_without_a_word(port: int, caplog: pytest.LogCaptu
     assert "upgrade" not in caplog.text.lower()
 
 
-def test_idle_connections_are_cut_and_keep_nobody_waiting(port: int) -> None:
+def test_idle_connections_closed_without_blocking(port: int) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(300)]
         assert ask(port, b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
         assert all(read_all(connection).startswith(b"HTTP/1.1 408 ") for connection in idle)
 
 
-def test_a_connection_may_rest_between_requests(port: int) -> None:
+def test_keep_alive_between_requests(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         for _ in range(2):
             connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -245,7 +243,7 @@ def test_a_connection_may_rest_between_requests(port: int) -> None:
     ],
     ids=["many", "long", "path"],
 )
-def test_header_bombs_are_refused_in_json(port: int, head: bytes) -> None:
+def test_huge_headers_refused_in_json(port: int, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head)
@@ -256,7 +254,7 @@ def test_header_bombs_are_refused_in_json(port: int, head: bytes) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_an_answer_of_two_segments_does_not_wait_for_an_acknowledgement() -> None:
+def test_accepted_connections_set_nodelay() -> None:
     with (
         serving.listen("127.0.0.1", 0) as listener,
         socket.create_connection(listener.getsockname()),
@@ -266,7 +264,7 @@ def test_an_answer_of_two_segments_does_not_wait_for_an_acknowledgement() -> Non
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
-def test_the_kernel_drops_a_client_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_client_dropped_by_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "STALLED_SECONDS", 1)
     with (
         serving.listen("127.0.0.1", 0) as listener,

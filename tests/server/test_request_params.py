@@ -8,27 +8,27 @@ from server.request_params import QUALITY, RANDOM_SEEDS, fill_params, parse_size
 MODEL = ModelInfo("m", (512, 256), 20, 4.5, 32, 4096, 0, "cpu", "float32")
 
 
-def test_size() -> None:
+def test_size_parsed() -> None:
     assert parse_size("512x256") == (512, 256)
 
 
 @pytest.mark.parametrize(
     "text", ["", "512", "512X512", "512x", "x512", "-1x5", "5.0x5", " 512x512", "512x512\n", "٣x٣", "1" * 50 + "x1"]
 )
-def test_malformed_size_is_refused_with_an_example(text: str) -> None:
+def test_malformed_size_error_has_example(text: str) -> None:
     with pytest.raises(InvalidParams, match="like 512x512") as caught:
         parse_size(text)
     assert caught.value.param == "size"
 
 
 @pytest.mark.parametrize("size", [None, "auto"])
-def test_the_model_fills_what_is_left_open(size: str | None) -> None:
+def test_absent_params_take_model_defaults(size: str | None) -> None:
     params = fill_params(MODEL, "a cat", size=size)
     assert (params.width, params.height) == (512, 256)
     assert (params.num_inference_steps, params.guidance_scale, params.negative_prompt, params.n) == (20, 4.5, "", 1)
 
 
-def test_what_is_given_stands_even_when_it_is_zero() -> None:
+def test_given_zero_is_kept() -> None:
     given = {"num_inference_steps": 0, "guidance_scale": 0.0, "seed": 0, "n": 0}
     params = fill_params(MODEL, "a cat", size="64x32", **given)  # type: ignore[arg-type]
     assert {name: getattr(params, name) for name in given} == given
@@ -38,13 +38,13 @@ def test_what_is_given_stands_even_when_it_is_zero() -> None:
     ("quality", "steps"),
     [("low", 10), ("medium", 20), ("auto", 20), ("standard", 20), ("high", 30), ("hd", 30), ("xhigh", 40), ("max", 50)],
 )
-def test_quality_is_a_preset_of_steps(quality: str, steps: int) -> None:
+def test_quality_sets_steps(quality: str, steps: int) -> None:
     assert fill_params(MODEL, "a cat", quality=quality).num_inference_steps == steps
     assert fill_params(MODEL, "a cat", quality=quality, num_inference_steps=7).num_inference_steps == 7
 
 
 @pytest.mark.parametrize("default", [1, 2, 20, 50])
-def test_the_quality_told_is_that_of_the_steps_done(default: int) -> None:
+def test_reported_quality_matches_steps(default: int) -> None:
     model = replace(MODEL, default_steps=default)
     for word in QUALITY:
         steps = preset_steps(model, word)
@@ -53,7 +53,7 @@ def test_the_quality_told_is_that_of_the_steps_done(default: int) -> None:
     assert quality_of(model, 1) in QUALITY
 
 
-def test_a_missing_seed_is_drawn_anew() -> None:
+def test_missing_seed_is_random() -> None:
     seeds = {fill_params(MODEL, "a cat").seed for _ in range(20)}
     assert len(seeds) > 1
     assert all(0 <= seed < RANDOM_SEEDS for seed in seeds)

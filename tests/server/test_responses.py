@@ -8,7 +8,7 @@ from server.responses import IMAGE_MARK, PIECE_BYTES, json_length, json_pieces, 
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [PIECE_BYTES], [PIECE_BYTES + 1, 0, 2 * PIECE_BYTES - 1]], ids=str)
-def test_pieces_of_an_answer_make_the_whole(sizes: list[int]) -> None:
+def test_json_pieces_join_to_valid_response(sizes: list[int]) -> None:
     images = [bytes(range(256)) * (size // 256) + bytes(size % 256) for size in sizes]
     data = [{"b64_json": IMAGE_MARK, "seed": 1} for _ in images]
     # a model may be called anything: only the field's own mark is replaced
@@ -20,7 +20,7 @@ def test_pieces_of_an_answer_make_the_whole(sizes: list[int]) -> None:
     assert whole["model"] == '@"b64_json":"@"'
 
 
-def test_usage_counts_tokens_of_the_transformer() -> None:
+def test_usage_counts_transformer_tokens() -> None:
     model = ModelInfo("m", (512, 256), 20, 4.5, 32, 4096, 0, "cpu", "float32")
     used = usage(GenerationParams("a cat", 512, 256, 20, 4.5, 0), model, images=3, text=7)
     assert used.output_tokens == used.output_tokens_details.image_tokens == 3 * 16 * 8

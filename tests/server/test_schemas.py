@@ -5,7 +5,7 @@ import pytest
 from engine import InvalidParams
 from server.schemas import ImageGenerationRequest, parse_generation
 
-# what the official clients and UIs send and this server cannot let change the picture
+# sent by the official clients and UIs; this server ignores or honours each of them
 HARMLESS: list[dict[str, Any]] = [
     {"user": "u"},
     {"safety_identifier": "s"},
@@ -72,14 +72,14 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize("fields", HARMLESS, ids=str)
-def test_harmless_fields_are_accepted(fields: dict[str, Any]) -> None:
+def test_harmless_fields_accepted(fields: dict[str, Any]) -> None:
     asked, unknown = parse_generation({"prompt": "a cat", **fields})
     assert asked.prompt == "a cat"
     assert unknown == []
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), REFUSED, ids=lambda value: ascii(value)[:40])
-def test_what_cannot_be_honoured_is_refused_by_name(fields: dict[str, Any], param: str, code: str) -> None:
+def test_unsupported_values_refused_by_name(fields: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(InvalidParams) as caught:
         parse_generation({"prompt": "a cat", **fields})
     assert (caught.value.param, caught.value.code) == (param, code)
@@ -87,23 +87,23 @@ def test_what_cannot_be_honoured_is_refused_by_name(fields: dict[str, Any], para
     str(caught.value).encode()
 
 
-def test_the_prompt_is_required() -> None:
+def test_prompt_required() -> None:
     with pytest.raises(InvalidParams, match="prompt") as caught:
         parse_generation({"n": 1})
     assert (caught.value.param, caught.value.code) == ("prompt", "missing_required_parameter")
 
 
-def test_a_refused_word_comes_back_with_the_right_ones() -> None:
+def test_invalid_word_error_lists_supported() -> None:
     with pytest.raises(InvalidParams, match=r"'bogus'\. Supported values are: 'vivid', 'natural'\."):
         parse_generation({"prompt": "a cat", "style": "bogus"})
 
 
-def test_unknown_names_are_handed_back() -> None:
+def test_unknown_names_returned() -> None:
     _, unknown = parse_generation({"prompt": "a cat", "num_inference_step": 3, "cfg\n\ud800": 1})
     assert unknown == ["num_inference_step", "cfg\n\ud800"]
 
 
-def test_strict_mode_refuses_unknown_names_and_says_what_was_meant() -> None:
+def test_strict_unknown_name_suggests_nearest() -> None:
     with pytest.raises(InvalidParams, match=r"'num_inference_step'\. Did you mean 'num_inference_steps'") as caught:
         parse_generation({"prompt": "a cat", "num_inference_step": 3}, strict=True)
     assert (caught.value.param, caught.value.code) == ("num_inference_step", "unknown_parameter")
@@ -113,6 +113,6 @@ def test_strict_mode_refuses_unknown_names_and_says_what_was_meant() -> None:
     parse_generation({"prompt": "a cat", "user": "u", "seed": 1}, strict=True)
 
 
-def test_every_field_may_be_absent_but_the_prompt() -> None:
+def test_only_prompt_is_required() -> None:
     required = [name for name, field in ImageGenerationRequest.model_fields.items() if field.is_required()]
     assert required == ["prompt"]

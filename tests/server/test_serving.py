@@ -1,4 +1,4 @@
-"""How `sana serve` starts and ends."""
+"""Start and stop of `sana serve`."""
 
 import concurrent.futures
 import os
@@ -13,10 +13,10 @@ import pytest
 from server.cli import main
 
 from .conftest import MODEL
-from .live import LiveServer, run_sana
+from .live import LiveServer, images_seen, run_sana
 
 
-def test_a_port_in_use_is_one_line(server: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_one_line(server: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
     port = server.url.rpartition(":")[2]
     assert main(["serve", "--port", port]) == 1
     reason = "Address already in use; choose another with --host and --port"
@@ -26,18 +26,18 @@ def test_a_port_in_use_is_one_line(server: LiveServer, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("host", "port", "words"),
     [
-        ("127.0.0.1", 70000, "0 (a free one) to 65535"),
+        ("127.0.0.1", 70000, "--port must be 0 (a free one) to 65535"),
         ("no.such.host.invalid", 0, "cannot listen on no.such.host.invalid:0: "),
     ],
 )
-def test_addresses_that_cannot_be(host: str, port: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_address_is_one_line(host: str, port: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--host", host, "--port", str(port)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("sana: cannot listen on ")
     assert words in line
 
 
-def test_a_model_that_does_not_exist_is_one_line_of_ours(tmp_path: Path) -> None:
+def test_missing_model_is_one_line(tmp_path: Path) -> None:
     ended = run_sana("serve", "--port", "0", "--devices", "cpu", "--model", str(tmp_path / "absent"))
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -46,25 +46,27 @@ def test_a_model_that_does_not_exist_is_one_line_of_ours(tmp_path: Path) -> None
     assert "absent" in line
 
 
-def test_sigterm_lets_running_requests_finish(tmp_path: Path) -> None:
+def test_sigterm_lets_accepted_requests_finish(tmp_path: Path) -> None:
     with LiveServer(tmp_path / "log", "--model", MODEL, "--grace-seconds", "60") as server:
 
-        def draw() -> httpx.Response:
+        def post() -> httpx.Response:
             body = {"prompt": "a cat", "num_inference_steps": 10}
             return httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=60)
 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            drawing = pool.submit(draw)
-            time.sleep(0.1)
+            answer = pool.submit(post)
+            while images_seen(server.url) == 0:
+                assert not answer.done()
+                time.sleep(0.01)
             server.stop()
-            assert drawing.result().status_code == 200
+            assert answer.result().status_code == 200
     log = (tmp_path / "log").read_text()
     assert server.status == 0
     assert "Traceback" not in log
     assert "ERROR" not in log
 
 
-def test_ctrl_c_while_loading_ends_at_once(tmp_path: Path) -> None:
+def test_ctrl_c_while_loading_stops_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = LiveServer(tmp_path / "log", "--model", MODEL, "--port", str(port))
@@ -75,7 +77,7 @@ def test_ctrl_c_while_loading_ends_at_once(tmp_path: Path) -> None:
         except httpx.ConnectError:
             time.sleep(0.05)
     started = time.monotonic()
-    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does: to the engine process too
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does, to the engine process too
     assert server.wait() == 0
     assert time.monotonic() - started < 5
     assert "Traceback" not in (tmp_path / "log").read_text()

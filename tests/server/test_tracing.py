@@ -1,5 +1,6 @@
-"""Spans as a collector on this machine receives them."""
+"""Spans received by a collector on this machine."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ PARAMS = GenerationParams("a cat", 64, 96, 5, 4.5, 0, n=2)
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Keeps what is sent to /v1/traces."""
+    """An OTLP collector that stores the bodies it receives."""
 
     bodies: ClassVar[list[bytes]] = []
 
@@ -47,7 +48,7 @@ def endpoint() -> Iterator[str]:
 
 
 def record(endpoint: str, images: list[Timings], failure: BaseException | None) -> list[Any]:
-    """The spans of one request, as they arrive."""
+    """The spans of one request, as the collector receives them."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     headers = [(b"traceparent", f"00-{PARENT}-b7ad6b7169203331-01".encode()), (b"host", b"localhost")]
@@ -63,7 +64,7 @@ def record(endpoint: str, images: list[Timings], failure: BaseException | None) 
     return spans
 
 
-def test_a_span_per_stage_of_each_image_under_the_callers_trace(endpoint: str) -> None:
+def test_spans_per_stage_join_caller_trace(endpoint: str) -> None:
     *stages, root = record(endpoint, [Timings(0.1, 0.2, 0.3, 0.4)] * 2, None)
     assert root.name == "POST /v1/images/generations"
     assert root.trace_id.hex() == PARENT
@@ -79,13 +80,13 @@ def test_a_span_per_stage_of_each_image_under_the_callers_trace(endpoint: str) -
     assert "a cat" not in str(root)
 
 
-def test_a_failure_is_marked(endpoint: str) -> None:
+def test_span_of_failed_request_has_error(endpoint: str) -> None:
     [root] = record(endpoint, [], GenerationFailed("x"))
     assert root.status.code == 2
     assert root.status.message == "GenerationFailed"
 
 
-def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
+def test_tracing_without_extra_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SanaError, match=r"pip install 'sana-serve\[otel\]'"):
         tracing.make_provider("http://127.0.0.1:1")

@@ -9,8 +9,8 @@ from server.writing import OutputError, check_writable, write_whole
 
 
 @contextmanager
-def no_room_beyond(size: int) -> Iterator[None]:
-    """A disk that is full after `size` bytes of a file."""
+def file_size_limited_to(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes inside, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -19,7 +19,7 @@ def no_room_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_write_whole_replaces_file(tmp_path: Path) -> None:
     out = tmp_path / "cat.png"
     check_writable(out)
     write_whole(out, b"first")
@@ -28,16 +28,16 @@ def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+def test_full_disk_keeps_previous_file(tmp_path: Path) -> None:
     out = tmp_path / "cat.png"
     out.write_bytes(b"old")
-    with no_room_beyond(1000), pytest.raises(OutputError, match=r"cannot write .*cat\.png: File too large"):
+    with file_size_limited_to(1000), pytest.raises(OutputError, match=r"cannot write .*cat\.png: File too large"):
         write_whole(out, b"x" * 2000)
     assert out.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(descriptor: int) -> None:
         raise KeyboardInterrupt
 
@@ -47,7 +47,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.iterdir()) == []
 
 
-def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+def test_unwritable_path_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out, reason in (
         (tmp_path / "absent" / "cat.png", "does not exist"),
@@ -60,7 +60,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
             check_writable(out)
 
 
-def test_checking_touches_nothing(tmp_path: Path) -> None:
+def test_check_writable_leaves_no_file(tmp_path: Path) -> None:
     out = tmp_path / "cat.png"
     out.write_bytes(b"old")
     check_writable(out)
@@ -69,7 +69,7 @@ def test_checking_touches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cat.jpg", "cat", "cat.png.txt"])
-def test_a_name_that_is_no_png_is_refused_with_the_right_one(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OutputError, match=r"the picture is a PNG, so name it .*cat(\.png)?\.png$"):
+def test_output_name_must_end_in_png(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"its name must be like .*cat(\.png)?\.png$"):
         check_writable(tmp_path / name)
     check_writable(tmp_path / "cat.PNG")

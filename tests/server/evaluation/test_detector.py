@@ -9,7 +9,7 @@ from server.evaluation.detector import detect
 
 
 @pytest.mark.parametrize("size", [128, 256])
-def test_what_was_drawn_is_found(size: int) -> None:
+def test_detector_finds_rendered_objects(size: int) -> None:
     right = total = 0
     for seed in range(40):
         scene = sample_scene(Random(seed))
@@ -20,7 +20,7 @@ def test_what_was_drawn_is_found(size: int) -> None:
     assert right / total >= 0.95
 
 
-def test_positions_are_read() -> None:
+def test_detector_locates_objects() -> None:
     scene = Scene((Object("circle", "red", 0.25, 0.4, 0.15), Object("square", "blue", 0.75, 0.6, 0.15)), ("cream",))
     found = {d.shape: d for d in detect(render(scene, 128, 128))}
     assert found["circle"].x == pytest.approx(0.25, abs=0.02)

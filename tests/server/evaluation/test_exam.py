@@ -22,7 +22,7 @@ def drawn(scene: Scene) -> bytes:
     return out.getvalue()
 
 
-def test_right_pictures_pass_and_wrong_ones_fail(tmp_path: Path) -> None:
+def test_exam_passes_right_images_only(tmp_path: Path) -> None:
     """The world itself sits the exam: once with its own scenes, once with an empty sheet."""
     wanted = {task.prompt: task for task in tasks(4)}
     places = {1: [(0.5, 0.5)], 2: [(0.27, 0.5), (0.73, 0.5)], 3: [(0.19, 0.5), (0.5, 0.5), (0.81, 0.5)]}
@@ -63,11 +63,11 @@ def test_right_pictures_pass_and_wrong_ones_fail(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("passed", "asked", "low", "high"), [(0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0), (15, 30, 0.331, 0.669)]
 )
-def test_wilson(passed: int, asked: int, low: float, high: float) -> None:
+def test_wilson_interval_values(passed: int, asked: int, low: float, high: float) -> None:
     assert wilson(passed, asked) == (pytest.approx(low, abs=2e-3), pytest.approx(high, abs=2e-3))
 
 
-def test_the_seeds_of_an_exam_are_its_own() -> None:
+def test_exam_seeds_are_consecutive() -> None:
     seen: dict[int, str] = {}
 
     async def draw(prompt: str, seed: int) -> bytes:
@@ -78,26 +78,26 @@ def test_the_seeds_of_an_exam_are_its_own() -> None:
     assert seen == {100 + i: task.prompt for i, task in enumerate(tasks(2))}
 
 
-def test_a_server_is_examined_through_its_api(server: LiveServer) -> None:
+def test_exam_of_server_by_url(server: LiveServer) -> None:
     marks = asyncio.run(examine_url(server.url, ExamSettings(each=1, steps=2, size="128x128")))
     assert len(marks) == 6
-    assert {m.picture.shape for m in marks} == {(128, 128, 3)}
+    assert {m.image.shape for m in marks} == {(128, 128, 3)}
 
 
-def test_what_a_server_answers_is_told(server: LiveServer) -> None:
-    with pytest.raises(SanaError, match="answered 400"):
+def test_exam_reports_server_error(server: LiveServer) -> None:
+    with pytest.raises(SanaError, match="responded with 400"):
         asyncio.run(examine_url(server.url, ExamSettings(each=1, steps=2, size="130x130")))
 
 
-def test_the_command_without_a_server(tmp_path: Path) -> None:
+def test_eval_command_starts_own_engine(tmp_path: Path) -> None:
     done = run_sana("eval", "--device", "cpu", "--each", "1", "--steps", "1", "--size", "64x64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "attribute binding" in done.stdout
     assert (tmp_path / "sana-eval.png").exists()
 
 
-def test_the_command_without_anybody_there(tmp_path: Path) -> None:
+def test_eval_command_unreachable_server(tmp_path: Path) -> None:
     done = run_sana("eval", "--url", "http://127.0.0.1:9", "--each", "1", cwd=tmp_path)
     assert done.returncode == 1
-    assert "did not answer" in done.stderr
+    assert "did not respond" in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ FLOORS = {
 }
 
 
-def test_the_demo_draws_what_it_is_told(server: LiveServer) -> None:
+def test_demo_model_reaches_score_floors(server: LiveServer) -> None:
     marks = asyncio.run(examine_url(server.url, ExamSettings(each=10)))
     reached = {kind: passed for kind, (passed, _) in shares(marks).items()}
     assert all(reached[kind] >= floor for kind, floor in FLOORS.items()), table(marks)

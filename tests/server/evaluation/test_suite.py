@@ -7,7 +7,7 @@ from recipes.demo.world import Object, Scene, render, sample_scene
 from server.evaluation.suite import COUNT, KINDS, PAIR, POSITION, Task, held_out, tasks
 
 
-def test_tasks_are_strict() -> None:
+def test_task_requires_exact_objects() -> None:
     circle, square = Object("circle", "red", 0.27, 0.5, 0.17), Object("square", "blue", 0.73, 0.5, 0.17)
     picture = render(Scene((circle, square), ("cream",)), 128, 128)
     looks = (("circle", "red"), ("square", "blue"))
@@ -19,7 +19,7 @@ def test_tasks_are_strict() -> None:
     assert not Task("counting", "", ((None, None),)).passed(picture)
 
 
-def test_copies_of_a_look_must_all_be_there_and_be_right() -> None:
+def test_counting_requires_all_copies() -> None:
     stars = tuple(Object("star", "green", x, 0.5, 0.13) for x in (0.2, 0.5, 0.8))
     picture = render(Scene(stars, ("cream",)), 128, 128)
     assert Task("counting", "", (("star", "green"),) * 3).passed(picture)
@@ -27,13 +27,13 @@ def test_copies_of_a_look_must_all_be_there_and_be_right() -> None:
     assert not Task("counting", "", (("star", "red"),) * 3).passed(picture)
 
 
-def test_a_diagonal_is_no_position() -> None:
+def test_position_rejects_diagonal() -> None:
     pair = (Object("circle", "red", 0.25, 0.2, 0.15), Object("square", "blue", 0.7, 0.75, 0.15))
     looks = (("circle", "red"), ("square", "blue"))
     assert not Task("position", "", looks, "left").passed(render(Scene(pair, ("cream",)), 128, 128))
 
 
-def test_every_kind_is_asked_equally_and_a_seed_is_an_exam() -> None:
+def test_tasks_balanced_and_reproducible() -> None:
     exam = list(tasks(5))
     assert [task.kind for task in exam].count("color") == 5
     assert {task.kind for task in exam} == set(KINDS)
@@ -41,7 +41,7 @@ def test_every_kind_is_asked_equally_and_a_seed_is_an_exam() -> None:
     assert exam != list(tasks(5, seed=2))
 
 
-def test_training_draws_no_combination_of_the_exam() -> None:
+def test_training_excludes_task_combinations() -> None:
     drawn = {tuple(sorted((o.shape, o.color, o.size) for o in sample_scene(Random(i)).objects)) for i in range(4000)}
     asked = [task for task in tasks(200) if task.kind in ("attribute binding", "position", "counting")]
     for task in asked:
@@ -50,7 +50,7 @@ def test_training_draws_no_combination_of_the_exam() -> None:
         assert tuple(sorted((*look, "") for look in looks)) not in drawn
 
 
-def test_a_tenth_is_held_out_and_only_that_when_asked_for() -> None:
+def test_held_out_share_and_unseen_scenes() -> None:
     unseen = [sample_scene(Random(i), unseen=True) for i in range(100)]
     assert all(held_out([(o.shape, o.color) for o in s.objects], s.objects[0].size) for s in unseen)
     looks = [(shape, color) for shape in ("circle", "star", "ring") for color in ("red", "pink", "blue", "gray")]
@@ -58,7 +58,7 @@ def test_a_tenth_is_held_out_and_only_that_when_asked_for() -> None:
     assert 0.02 < sum(map(held_out, pairs)) / len(pairs) < 0.25
 
 
-def test_paraphrases_are_no_training_captions() -> None:
+def test_paraphrases_absent_from_captions() -> None:
     circle, square = Object("circle", "red", 0.27, 0.5, 0.17), Object("square", "blue", 0.73, 0.5, 0.17)
     scene = Scene((circle, square), ("cream",), "left")
     told = {caption.text for seed in range(300) for caption in captions(scene, Random(seed))}

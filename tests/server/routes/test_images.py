@@ -1,15 +1,18 @@
-"""POST /v1/images/generations through the official client and over the bare wire."""
+"""POST /v1/images/generations by OpenAI's client and by plain HTTP."""
 
 import asyncio
 import base64
+import io
 import json
 import struct
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
+from PIL import Image
 from transformers import AutoTokenizer
 
 from ..live import ROOT, LiveServer
@@ -18,7 +21,7 @@ SMALL: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 1, "gu
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def draw(http: httpx.Client, **fields: Any) -> dict[str, Any]:
+def generate(http: httpx.Client, **fields: Any) -> dict[str, Any]:
     response = http.post("/v1/images/generations", json={**SMALL, **fields})
     assert response.status_code == 200, response.text
     return response.json()
@@ -30,11 +33,15 @@ def png_size(image: bytes) -> tuple[int, int]:
     return width, height
 
 
+def pixels(image: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(image))).astype(int)
+
+
 def decoded(answer: dict[str, Any]) -> list[bytes]:
     return [base64.b64decode(entry["b64_json"], validate=True) for entry in answer["data"]]
 
 
-def test_the_official_client_gets_a_png(client: openai.OpenAI) -> None:
+def test_openai_client_gets_png(client: openai.OpenAI) -> None:
     answer = client.images.generate(
         prompt="a red circle left of a blue square",
         model=client.models.list().data[0].id,
@@ -47,51 +54,51 @@ def test_the_official_client_gets_a_png(client: openai.OpenAI) -> None:
     assert answer.data is not None
     image = base64.b64decode(answer.data[0].b64_json or "")
     assert png_size(image) == (64, 96)
-    assert b"a red circle left of a blue square" in image  # its parameters are in its text chunks
+    assert b"a red circle left of a blue square" in image  # the settings are in the file's text chunks
     assert answer.data[0].seed == 7  # type: ignore[attr-defined]
     assert (answer.size, answer.output_format, answer.background, answer.quality) == ("64x96", "png", "opaque", "low")
     assert answer.created > 1_700_000_000
     assert answer._request_id
 
 
-def test_nulls_and_hints_change_nothing(http: httpx.Client) -> None:
-    plain = draw(http, size="64x64", seed=3)
+def test_null_and_hint_fields_leave_image_unchanged(http: httpx.Client) -> None:
+    plain = generate(http, size="64x64", seed=3)
     nulls = dict.fromkeys(("model", "n", "response_format", "stream", "background", "quality", "svg"))
     hints = {"user": "u", "moderation": "low", "style": "vivid", "output_compression": 100}
-    same = draw(http, size="64x64", seed=3, **nulls, **hints)
+    same = generate(http, size="64x64", seed=3, **nulls, **hints)
     assert decoded(same) == decoded(plain)
 
 
-def test_image_k_uses_seed_plus_k(http: httpx.Client) -> None:
-    three = draw(http, size="64x64", seed=40, n=3)
+def test_seed_offset_per_image(http: httpx.Client) -> None:
+    three = generate(http, size="64x64", seed=40, n=3)
     assert [entry["seed"] for entry in three["data"]] == [40, 41, 42]
     assert len(set(decoded(three))) == 3
-    third = draw(http, size="64x64", seed=42)
+    third = generate(http, size="64x64", seed=42)
     assert decoded(third) == decoded(three)[2:]
 
 
-def test_a_random_seed_is_told_and_repeats_the_image(http: httpx.Client) -> None:
-    first, second = draw(http, size="64x64"), draw(http, size="64x64")
+def test_random_seed_reported_and_reproducible(http: httpx.Client) -> None:
+    first, second = generate(http, size="64x64"), generate(http, size="64x64")
     assert first["data"][0]["seed"] != second["data"][0]["seed"]
-    assert decoded(draw(http, size="64x64", seed=first["data"][0]["seed"])) == decoded(first)
+    assert decoded(generate(http, size="64x64", seed=first["data"][0]["seed"])) == decoded(first)
 
 
 @pytest.mark.parametrize("size", ["auto", None])
-def test_the_default_size_is_the_models_and_told_in_pixels(http: httpx.Client, size: str | None) -> None:
-    answer = draw(http, size=size)
+def test_default_size_reported_in_pixels(http: httpx.Client, size: str | None) -> None:
+    answer = generate(http, size=size)
     width, height = png_size(decoded(answer)[0])
     assert answer["size"] == f"{width}x{height}"
 
 
-def test_the_answer_tells_the_seconds_of_each_stage(http: httpx.Client) -> None:
-    timings = draw(http, size="64x64")["timings"]
+def test_response_has_stage_timings(http: httpx.Client) -> None:
+    timings = generate(http, size="64x64")["timings"]
     assert set(timings) == {"queue", "encode", "denoise", "decode", "total"}
     assert all(seconds >= 0 for seconds in timings.values())
     assert timings["total"] >= timings["denoise"] > 0
 
 
-def test_the_answer_tells_what_was_done(http: httpx.Client) -> None:
-    answer = draw(http, size="64x96", n=2, quality="low", num_inference_steps=None, negative_prompt="grey")
+def test_response_echoes_settings_and_usage(http: httpx.Client) -> None:
+    answer = generate(http, size="64x96", n=2, quality="low", num_inference_steps=None, negative_prompt="grey")
     assert answer["model"] == "demo"
     assert (answer["num_inference_steps"], answer["guidance_scale"], answer["quality"]) == (10, 1.0, "low")
     usage = answer["usage"]
@@ -101,47 +108,47 @@ def test_the_answer_tells_what_was_done(http: httpx.Client) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
-def test_text_tokens_are_those_that_were_read(http: httpx.Client) -> None:
+def test_usage_counts_encoded_text_tokens(http: httpx.Client) -> None:
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "engine" / "demo" / "tokenizer")
 
     def text_tokens(**fields: Any) -> int:
-        return draw(http, size="64x64", **fields)["usage"]["input_tokens"]
+        return generate(http, size="64x64", **fields)["usage"]["input_tokens"]
 
-    assert text_tokens(negative_prompt="grey") == 3  # without guidance nobody reads a negative prompt
+    assert text_tokens(negative_prompt="grey") == 3  # without guidance the negative prompt is not encoded
     assert text_tokens(negative_prompt="grey", guidance_scale=4.5) == 3 + len(
         tokenizer.encode("grey", add_special_tokens=False)
     )
     assert text_tokens(guidance_scale=4.5) == 3
-    assert text_tokens(prompt="a red circle " * 500) == 299  # cut where the encoder cuts
+    assert text_tokens(prompt="a red circle " * 500) == 299  # the encoder truncates the prompt
 
 
 @pytest.mark.parametrize(("image_format", "start"), [("png", PNG), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
-def test_formats_are_what_they_say(http: httpx.Client, image_format: str, start: bytes) -> None:
+def test_output_format_is_encoded(http: httpx.Client, image_format: str, start: bytes) -> None:
     compression = {} if image_format == "png" else {"output_compression": 80}
-    answer = draw(http, size="64x64", output_format=image_format, **compression)
+    answer = generate(http, size="64x64", output_format=image_format, **compression)
     assert decoded(answer)[0].startswith(start)
     assert answer["output_format"] == image_format
 
 
-def test_the_prompt_can_be_kept_out_of_the_file(http: httpx.Client) -> None:
-    [image] = decoded(draw(http, size="64x64", seed=5, embed_params=False))
+def test_embed_params_false_omits_prompt(http: httpx.Client) -> None:
+    [image] = decoded(generate(http, size="64x64", seed=5, embed_params=False))
     assert b"a red circle" not in image
     assert b"seed" in image
 
 
-def test_more_compression_makes_smaller_files(http: httpx.Client) -> None:
+def test_lower_output_compression_gives_smaller_file(http: httpx.Client) -> None:
     sizes = [
-        len(decoded(draw(http, size="256x256", seed=1, output_format="jpeg", output_compression=level))[0])
+        len(decoded(generate(http, size="256x256", seed=1, output_format="jpeg", output_compression=level))[0])
         for level in (10, 95)
     ]
     assert sizes[0] < sizes[1]
 
 
-def test_chunks_and_headers_of_clients_change_nothing(http: httpx.Client) -> None:
+def test_chunked_body_and_client_headers_accepted(http: httpx.Client) -> None:
     body = json.dumps({**SMALL, "size": "64x64", "seed": 3}).encode()
     headers = {
         "content-type": "application/json; charset=utf-8",
-        "accept": "text/event-stream",  # whether it is streamed is for the body to say
+        "accept": "text/event-stream",  # only the body decides about streaming
         "openai-organization": "org",
         "openai-project": "proj",
         "openai-beta": "x",
@@ -153,18 +160,18 @@ def test_chunks_and_headers_of_clients_change_nothing(http: httpx.Client) -> Non
     assert response.request.headers["transfer-encoding"] == "chunked"
     assert response.headers["content-type"] == "application/json"
     assert int(response.headers["content-length"]) == len(response.content)
-    assert decoded(response.json()) == decoded(draw(http, size="64x64", seed=3))
+    assert decoded(response.json()) == decoded(generate(http, size="64x64", seed=3))
 
 
-def test_the_answer_has_what_is_documented_and_no_null(http: httpx.Client) -> None:
-    answer = draw(http, size="64x64", model="dall-e-3")
+def test_response_has_documented_fields_without_null(http: httpx.Client) -> None:
+    answer = generate(http, size="64x64", model="dall-e-3")
     ours = {"model", "num_inference_steps", "guidance_scale", "timings"}
     assert set(answer) == {"created", "data", "size", "quality", "background", "output_format", "usage"} | ours
     assert set(answer["data"][0]) == {"b64_json", "seed"}
-    assert answer["quality"] in {"low", "medium", "high", "xhigh", "max"}  # closed enums read it
+    assert answer["quality"] in {"low", "medium", "high", "xhigh", "max"}  # some clients have closed enums
 
 
-def test_an_alias_is_another_name_of_the_model(client: openai.OpenAI) -> None:
+def test_alias_accepted_as_model(client: openai.OpenAI) -> None:
     answer = client.images.generate(
         model="dall-e-3", prompt="a cat", quality="low", size="64x64", extra_body={"num_inference_steps": 1}
     )  # type: ignore[call-overload]
@@ -172,7 +179,7 @@ def test_an_alias_is_another_name_of_the_model(client: openai.OpenAI) -> None:
     assert answer.data[0].b64_json
 
 
-def test_an_image_behind_a_url(client: openai.OpenAI, http: httpx.Client) -> None:
+def test_url_response_serves_png(client: openai.OpenAI, http: httpx.Client) -> None:
     answer = client.images.generate(
         prompt="a cat", response_format="url", size="64x64", extra_body={"num_inference_steps": 1}
     )  # type: ignore[call-overload]
@@ -183,7 +190,7 @@ def test_an_image_behind_a_url(client: openai.OpenAI, http: httpx.Client) -> Non
     assert png_size(response.content) == (64, 64)
 
 
-def test_raw_answers_of_the_official_client(client: openai.OpenAI) -> None:
+def test_openai_client_raw_response(client: openai.OpenAI) -> None:
     raw = client.images.with_raw_response.generate(
         prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "steps": 3}
     )  # type: ignore[call-overload]
@@ -193,19 +200,19 @@ def test_raw_answers_of_the_official_client(client: openai.OpenAI) -> None:
     assert png_size(base64.b64decode(raw.parse().data[0].b64_json)) == (64, 64)
 
 
-def test_the_official_async_client_draws_several_at_once(server: LiveServer) -> None:
-    async def draw_three() -> list[str]:
+def test_openai_async_client_concurrent_requests(server: LiveServer) -> None:
+    async def generate_three() -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-            drawing = [
+            pending = [
                 client.images.generate(prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "seed": k})
                 for k in range(3)
             ]  # type: ignore[call-overload]
-            return [answer.data[0].b64_json for answer in await asyncio.gather(*drawing)]
+            return [answer.data[0].b64_json for answer in await asyncio.gather(*pending)]
 
-    assert len(set(asyncio.run(draw_three()))) == 3
+    assert len(set(asyncio.run(generate_three()))) == 3
 
 
-def test_unknown_names_are_ignored_but_named(http: httpx.Client, server: LiveServer) -> None:
+def test_unknown_names_ignored_and_listed(http: httpx.Client, server: LiveServer) -> None:
     body = {**SMALL, "size": "64x64", "num_inference_step": 3, "x\r\nset-cookie: a": 1, "caf\u00e9\ud800": 2}
     response = http.post(
         "/v1/images/generations", content=ascii_json(body), headers={"content-type": "application/json"}
@@ -265,11 +272,11 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
 
 
 def ascii_json(value: object) -> bytes:
-    return json.dumps(value).encode()  # keeps lone surrogates, escaped
+    return json.dumps(value).encode()  # escapes lone surrogates
 
 
 @pytest.mark.parametrize(("fields", "param", "code", "words"), BAD, ids=lambda value: ascii(value)[:30])
-def test_bad_values_are_refused_by_name(
+def test_bad_values_refused_by_name(
     http: httpx.Client, fields: dict[str, Any], param: str, code: str, words: str
 ) -> None:
     content = ascii_json({**SMALL, **fields})
@@ -281,7 +288,7 @@ def test_bad_values_are_refused_by_name(
     assert "\n" not in error["message"]
 
 
-def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> None:
+def test_openai_client_raises_typed_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="a cat", size="1000x1000")  # type: ignore[call-overload]
     assert (caught.value.param, caught.value.code, caught.value.type) == ("size", VALUE, "invalid_request_error")
@@ -291,8 +298,8 @@ def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> Non
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
 
 
-def test_edits_and_variations_are_not_offered(client: openai.OpenAI) -> None:
-    """They are forms with files, which are taken to their end before the answer."""
+def test_edits_and_variations_get_404(client: openai.OpenAI) -> None:
+    """Their uploads must be drained first: a client reads no response while it sends."""
     file = ("a.png", PNG + bytes(3_000_000), "image/png")
     with pytest.raises(openai.NotFoundError) as caught:
         client.images.edit(image=file, mask=file, prompt="a cat", n=2, size="256x256")
@@ -302,7 +309,7 @@ def test_edits_and_variations_are_not_offered(client: openai.OpenAI) -> None:
     assert caught.value.code == "unknown_url"
 
 
-def test_nothing_so_far_was_a_fault_of_the_server(server: LiveServer) -> None:
+def test_server_log_has_no_errors(server: LiveServer) -> None:
     log = server.log.read_text()
     assert "Traceback" not in log
     assert not [line for line in log.splitlines() if " 500 " in line]

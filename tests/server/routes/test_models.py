@@ -3,7 +3,7 @@ import openai
 import pytest
 
 
-def test_the_model_and_its_aliases_are_listed_and_found(client: openai.OpenAI) -> None:
+def test_model_and_aliases_listed(client: openai.OpenAI) -> None:
     entries = client.models.list().data
     assert [entry.id for entry in entries] == ["demo", "dall-e-3", "gpt-image-1"]
     for entry in entries:
@@ -13,7 +13,7 @@ def test_the_model_and_its_aliases_are_listed_and_found(client: openai.OpenAI) -
         assert entry.root == "demo"  # type: ignore[attr-defined]
 
 
-def test_a_model_tells_what_it_takes(http: httpx.Client) -> None:
+def test_model_object_has_limits(http: httpx.Client) -> None:
     model = http.get("/v1/models/demo").json()
     assert model["default_size"] == "256x256" == model["sizes"][0]
     for size in model["sizes"]:
@@ -23,7 +23,7 @@ def test_a_model_tells_what_it_takes(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt-image-2", "org/name", "ü", "a?b"])
-def test_others_are_not_found(client: openai.OpenAI, name: str) -> None:
+def test_unknown_model_gets_404(client: openai.OpenAI, name: str) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve(name)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")

@@ -1,4 +1,4 @@
-"""/health, /ready and /metrics, and what is answered before an engine is there."""
+"""/health, /ready and /metrics, and responses while no engine is ready."""
 
 import asyncio
 import os
@@ -29,15 +29,15 @@ def check_unavailable(response: httpx.Response) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/ready"), ("GET", "/v1/models"), ("POST", "/v1/images/generations")]
 )
-def test_503_while_the_model_loads(method: str, path: str) -> None:
+def test_routes_get_503_while_loading(method: str, path: str) -> None:
     async def check() -> None:
-        async with asgi_client(create_app(ServerConfig(EngineConfig()))) as client:  # no lifespan: it never loads
+        async with asgi_client(create_app(ServerConfig(EngineConfig()))) as client:  # without lifespan it never loads
             check_unavailable(await client.request(method, path, json={"prompt": "a cat"}))
 
     asyncio.run(check())
 
 
-def test_an_engine_that_was_killed_is_not_ready_and_its_requests_are_drawn_by_the_next(
+def test_killed_engine_restarts_and_finishes_requests(
     roomy_server: LiveServer,
 ) -> None:
     async def check() -> None:
@@ -48,7 +48,7 @@ def test_an_engine_that_was_killed_is_not_ready_and_its_requests_are_drawn_by_th
 
             restarts = await read("sana_engine_restarts_total")
             body = {"prompt": "a cat", "num_inference_steps": 100}
-            drawing = asyncio.create_task(client.post("/v1/images/generations", json=body))
+            generating = asyncio.create_task(client.post("/v1/images/generations", json=body))
             while not await read("sana_running_images"):
                 await asyncio.sleep(0.01)
             os.kill(Server(roomy_server.url, roomy_server.process.pid).engines()[0], signal.SIGKILL)
@@ -56,19 +56,19 @@ def test_an_engine_that_was_killed_is_not_ready_and_its_requests_are_drawn_by_th
                 await asyncio.sleep(0.01)
             check_unavailable(await client.get("/ready"))
             assert (await client.get("/health")).status_code == 200
-            assert (await drawing).status_code == 200
+            assert (await generating).status_code == 200
             assert await read("sana_engine_restarts_total") == restarts + 1
 
     asyncio.run(check())
 
 
-def test_health_is_alive_and_ready_names_the_model(http: httpx.Client) -> None:
+def test_health_and_ready_when_loaded(http: httpx.Client) -> None:
     model = http.get("/v1/models").json()["data"][0]["id"]
     assert http.get("/health").json() == {"status": "ok"}
     assert http.get("/ready").json() == {"status": "ready", "model": model}
 
 
-def test_health_lives_while_the_model_loads() -> None:
+def test_health_is_200_while_loading() -> None:
     async def check() -> None:
         async with asgi_client(create_app(ServerConfig(EngineConfig()))) as client:
             assert (await client.get("/health")).status_code == 200
