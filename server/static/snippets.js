@@ -5,7 +5,7 @@ const exact = (image) => ({ ...image.body, n: 1, seed: image.seed });
 export function asCurl(api, image, withKey) {
   const body = JSON.stringify(exact(image)).replaceAll("'", "'\\''");
   const lines = [`curl ${new URL("images/generations", api)}`, "-H 'Content-Type: application/json'"];
-  if (withKey) lines.push('-H "Authorization: Bearer $SANA_API_KEY"');
+  if (withKey) lines.push('-H "Authorization: Bearer $OPENAI_API_KEY"');
   lines.push(`-d '${body}'`);
   return lines.join(" \\\n  ");
 }
@@ -18,7 +18,7 @@ export function asPython(api, image, withKey) {
     "",
     "from openai import OpenAI",
     "",
-    `key = ${withKey ? 'os.environ["SANA_API_KEY"]' : '"unused"'}`,
+    `key = ${withKey ? 'os.environ["OPENAI_API_KEY"]' : '"unused"'}`,
     `client = OpenAI(base_url=${JSON.stringify(String(api).replace(/\/$/, ""))}, api_key=key)`,
     "answer = client.images.generate(",
     `    prompt=${JSON.stringify(prompt)},`,

@@ -1,4 +1,4 @@
-"""One live server with the embedded model for all tests that only ask it things."""
+"""Live servers with the demo model, shared by all tests that do not stop them: each start takes seconds."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ POISON = Path(__file__).parent / "poison"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Queues ten seconds of work, so that one long request fills it."""
+    """A server that queues ten seconds of work, so that one long request fills the queue."""
     log = tmp_path_factory.mktemp("server") / "log"
     aliases = ["--model-alias", "dall-e-3=demo", "--model-alias", "gpt-image-1=demo"]
     with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "10", *aliases) as server:
@@ -48,7 +48,7 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSer
 
 @pytest.fixture(scope="session")
 def roomy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Takes ten minutes of work. Its engine may be killed, and the prompt `poison` does that too."""
+    """A server that queues ten minutes of work. Tests may kill its engine, and the prompt `poison` kills it too."""
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{POISON}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
     log = tmp_path_factory.mktemp("roomy") / "log"
     with LiveServer(log, "--model", MODEL, "--max-queue-seconds", "600", environment=environment) as server:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-START_SECONDS = 300.0  # on a machine that others use too
+START_SECONDS = 300.0  # generous, for a busy machine
 STOP_SECONDS = 30.0
 ACCEPT_SECONDS = 30.0
 SANA = [sys.executable, "-m", "server.cli"]
@@ -39,7 +39,7 @@ def images_seen(url: str) -> float:
 
 @contextmanager
 def request_under_way(url: str, request_id: str, body: dict[str, Any], key: str = "any") -> Iterator[None]:
-    """A client whose request is accepted inside, that reads nothing and hangs up at the end."""
+    """A client whose request is accepted inside, which reads nothing and disconnects at the end."""
     address = urlsplit(url)
     content = json.dumps(body)
     head = (
@@ -94,7 +94,7 @@ class LiveServer:
         self.stop()
 
     def logged(self, words: str, seconds: float = 20.0) -> str:
-        """The log, once it says so: a request's line follows its answer, so the client may be first."""
+        """The log, once it contains `words`: a request is logged after its response was sent."""
         end = time.monotonic() + seconds
         while words not in (log := self.log.read_text()):
             assert time.monotonic() < end, f"no {words!r} in the log:\n{log}"
@@ -102,13 +102,13 @@ class LiveServer:
         return log
 
     def stop(self) -> None:
-        """SIGTERM, and its end."""
+        """Sends SIGTERM and waits for the end."""
         if self.status is None:
             self.process.terminate()
             self.wait()
 
     def wait(self) -> int:
-        """The exit status."""
+        """Waits for the end and returns the exit status."""
         try:
             self.status = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Real processes, real HTTP: a crowd of requests that agree in nothing, and the engine shot under them."""
+"""Real processes, real HTTP: concurrent requests that differ in every field, and a killed engine process."""
 
 import asyncio
 import base64
@@ -22,15 +22,15 @@ SECONDS = 300.0
 
 
 def body(i: int) -> dict[str, Any]:
-    """Request number i of the crowd."""
-    draw = random.Random(i)
+    """Body of request number i."""
+    rng = random.Random(i)
     return {
-        "prompt": draw.choice(["a red circle", "a blue square left of a green triangle", "two yellow squares"]),
-        "size": f"{draw.choice((64, 128, 192, 256))}x{draw.choice((64, 128, 192))}",
-        "num_inference_steps": draw.randint(2, 6),
-        "guidance_scale": draw.choice((1.0, 4.5, 7.0)),
-        "negative_prompt": draw.choice(("", "", "red")),
-        "n": draw.choice((1, 1, 1, 2)),
+        "prompt": rng.choice(["a red circle", "a blue square left of a green triangle", "two yellow squares"]),
+        "size": f"{rng.choice((64, 128, 192, 256))}x{rng.choice((64, 128, 192))}",
+        "num_inference_steps": rng.randint(2, 6),
+        "guidance_scale": rng.choice((1.0, 4.5, 7.0)),
+        "negative_prompt": rng.choice(("", "", "red")),
+        "n": rng.choice((1, 1, 1, 2)),
         "seed": 100 * i,
     }
 
@@ -49,8 +49,8 @@ def test_batched_images_equal_single_images(roomy_server: LiveServer) -> None:
     async def main() -> None:
         limits = httpx.Limits(max_connections=100)
         async with httpx.AsyncClient(base_url=roomy_server.url, timeout=SECONDS, limits=limits) as client:
-            crowd = await asyncio.gather(*(post(client, body(i)) for i in range(64)))
-            for i, answer in enumerate(crowd):
+            batched = await asyncio.gather(*(post(client, body(i)) for i in range(64)))
+            for i, answer in enumerate(batched):
                 alone = images(await post(client, body(i)))
                 together = images(answer)
                 assert len(together) == body(i)["n"]
@@ -74,21 +74,21 @@ def test_short_request_finishes_before_long(roomy_server: LiveServer) -> None:
 
 
 def test_chaos_fails_only_poison_request(roomy_server: LiveServer) -> None:
-    """The engine process is killed at a random moment, clients hang up, one prompt ends the process each time."""
-    draw = random.Random(0)
+    """The engine process is killed at a random moment, clients disconnect, one prompt kills the process each time."""
+    rng = random.Random(0)
 
     async def disturbed(client: httpx.AsyncClient, i: int) -> httpx.Response | None:
-        await asyncio.sleep(draw.uniform(0, 8))
+        await asyncio.sleep(rng.uniform(0, 8))
         task = asyncio.create_task(post(client, body(i)))
-        if i % 5 == 0:  # a client that leaves
-            await asyncio.sleep(draw.uniform(0, 3))
+        if i % 5 == 0:  # a client that disconnects
+            await asyncio.sleep(rng.uniform(0, 3))
             task.cancel()
             await asyncio.wait([task])
             return None
         return await task
 
     async def kill() -> None:
-        await asyncio.sleep(draw.uniform(1, 4))
+        await asyncio.sleep(rng.uniform(1, 4))
         engines = Server(roomy_server.url, roomy_server.process.pid).engines()
         os.kill(engines[0], signal.SIGKILL)
 

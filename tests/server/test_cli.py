@@ -29,8 +29,8 @@ def test_flags_set_engine_config() -> None:
     flags = "--model m --devices cuda:0,cuda:1 --dtype float16 --quantization fp8 --max-queue-seconds 3 --exact"
     flags += " --no-cuda-graphs"
     args = build_parser().parse_args(["serve", *flags.split()])
-    asked = dict(model="m", device="cuda:0,cuda:1", dtype="float16", quantization="fp8", max_queue_seconds=3.0)
-    expected = replace(EngineConfig(), **asked, cuda_graphs=False, exact=True)
+    given = dict(model="m", device="cuda:0,cuda:1", dtype="float16", quantization="fp8", max_queue_seconds=3.0)
+    expected = replace(EngineConfig(), **given, cuda_graphs=False, exact=True)
     assert engine_config(args) == expected
     assert expected.devices == ("cuda:0", "cuda:1")
 

@@ -1,4 +1,4 @@
-"""The programs of docs/clients.md, run as they stand there, and what other clients send."""
+"""The programs of docs/clients.md, run as they are written there, and the requests of other clients."""
 
 import base64
 import re
@@ -26,16 +26,16 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def run(folder: Path, program: str, server: LiveServer, *command: str) -> None:
-    """The program in a folder of its own, against this server instead of port 8000."""
+    """Runs the program in `folder`, with this server instead of port 8000."""
     changed = program.replace("http://127.0.0.1:8000", server.url).replace('"unused"', '"sk-test"')
-    environment = {**ENVIRONMENT, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # or it asks the network for prices
+    environment = {**ENVIRONMENT, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # otherwise it downloads prices
     ended = subprocess.run(
         [*command, changed], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 
-def pictures(folder: Path) -> list[str]:
+def png_files(folder: Path) -> list[str]:
     """Names of the PNG files."""
     files = sorted(folder.glob("*.png"))
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
@@ -52,7 +52,7 @@ def pictures(folder: Path) -> list[str]:
 )
 def test_docs_python_programs(number: int, names: list[str], server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("Python", "python")[number], server, sys.executable, "-c")
-    assert pictures(tmp_path) == names
+    assert png_files(tmp_path) == names
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
@@ -60,7 +60,7 @@ def test_docs_python_programs(number: int, names: list[str], server: LiveServer,
 def test_docs_node_program(server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
     run(tmp_path, blocks("Node", "js")[0], server, "node", "--input-type=module", "-e")
-    assert pictures(tmp_path) == ["picture.png", "preview-0.png", "preview-1.png", "streamed.png"]
+    assert png_files(tmp_path) == ["picture.png", "preview-0.png", "preview-1.png", "streamed.png"]
 
 
 NODE_ERRORS = """
@@ -72,10 +72,10 @@ const model = await caught({ prompt: "a", model: "org/name" });
 const list = await client.models.list();
 const { data, response } = await client.images.generate(
   { prompt: "a", size: "64x64", num_inference_steps: 1, n: 2 }).withResponse();
-const told = [size.status, size.param, size.code, size.constructor.name, Boolean(size.requestID), model.status,
+const got = [size.status, size.param, size.code, size.constructor.name, Boolean(size.requestID), model.status,
   model.code, list.data[0].id, data.data.length, data._request_id === response.headers.get("x-request-id")];
 const right = [400, "size", "invalid_value", "BadRequestError", true, 404, "model_not_found", "demo", 2, true];
-if (JSON.stringify(told) !== JSON.stringify(right)) throw new Error(JSON.stringify(told));
+if (JSON.stringify(got) !== JSON.stringify(right)) throw new Error(JSON.stringify(got));
 """
 
 
@@ -89,31 +89,31 @@ def test_node_client_errors_models_and_ids(server: LiveServer, tmp_path: Path) -
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_docs_curl_command(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("curl", "sh")[0], server, "bash", "-euc")
-    assert pictures(tmp_path) == ["picture.png"]
+    assert png_files(tmp_path) == ["picture.png"]
 
 
 def test_docs_litellm_program(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("LiteLLM", "python")[0], server, sys.executable, "-c")
-    assert pictures(tmp_path) == ["picture.png"]
+    assert png_files(tmp_path) == ["picture.png"]
 
 
 def test_docs_langchain_program(guarded_server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("LangChain", "python")[0], guarded_server, sys.executable, "-c")
-    assert pictures(tmp_path) == ["picture.png"]
+    assert png_files(tmp_path) == ["picture.png"]
 
 
 OPEN_WEBUI: list[dict[str, Any]] = [
     {"model": "demo", "size": "64x64", "response_format": "b64_json"},
-    {"model": "demo", "response_format": "b64_json"},  # no size is set
+    {"model": "demo", "response_format": "b64_json"},  # without a configured size
     {"model": "dall-e-3", "size": "64x64", "response_format": "b64_json", "n": 2, "steps": 50, "quality": "hd"},
-    {"model": "gpt-image-1", "size": "auto"},  # for this name it asks for no format
-    {"model": "demo", "size": "64x64", "response_format": "url"},  # set among its further parameters
+    {"model": "gpt-image-1", "size": "auto"},  # it sends no format for this name
+    {"model": "demo", "size": "64x64", "response_format": "url"},  # configured as an additional parameter
 ]
 
 
 @pytest.mark.parametrize("fields", OPEN_WEBUI, ids=str)
 def test_open_webui_requests(http: httpx.Client, fields: dict[str, Any]) -> None:
-    """As its engine `openai` does, routers/images.py of open-webui: the body, the headers, and the way to the image."""
+    """The body, the headers and the download of its engine `openai` (routers/images.py of open-webui)."""
     headers = {"authorization": "Bearer sk-any", "x-openwebui-user-name": "J%C3%BC R", "x-openwebui-user-role": "user"}
     body = {"prompt": "a red circle", "n": 1, "num_inference_steps": 1, **fields}
     response = http.post("/v1/images/generations?api-version=2025-04-01", json=body, headers=headers)
@@ -122,16 +122,16 @@ def test_open_webui_requests(http: httpx.Client, fields: dict[str, Any]) -> None
     images = response.json()["data"]
     assert len(images) == body["n"]
     for image in images:
-        if fields.get("response_format") == "url":  # which goes first; the key is sent along
+        if fields.get("response_format") == "url":  # it prefers the URL, and sends the key with it
             fetched = httpx.get(image["url"], headers=headers)
             assert fetched.status_code == 200
             assert fetched.headers["content-type"].split("/")[0] == "image"
-            picture = fetched.content
+            file = fetched.content
         else:
             assert not image.get("url")
-            assert "," not in image["b64_json"]  # or it takes what is before for a header
-            picture = base64.b64decode(image["b64_json"])
-        assert picture.startswith(b"\x89PNG")  # it names the file so, whatever it is
+            assert "," not in image["b64_json"]  # it would read the part before a comma as a header
+            file = base64.b64decode(image["b64_json"])
+        assert file.startswith(b"\x89PNG")  # it always names the file .png
 
 
 def test_open_webui_default_model_gets_404(http: httpx.Client) -> None:

@@ -14,7 +14,7 @@ from server.environment import SECRETS, Repeated, VariableError
 from server.flags import serve_flags
 from server.settings import ServerConfig
 
-from .live import run_sana
+from .live import LiveServer, run_sana
 
 FLAGS = serve_flags()
 
@@ -146,13 +146,14 @@ def test_invalid_variable_is_one_line_and_status_2() -> None:
     assert ended.stderr == "sana: SANA_PORT must be an integer of at least 0, got 'http'\n"
 
 
-def test_serve_reads_variables_and_logs_unknown(tmp_path: Path) -> None:
-    absent = str(tmp_path / "absent")
-    variables = {"SANA_PORT": "0", "SANA_DEVICES": "cpu", "SANA_MODEL": absent, "SANA_LOG_FORMAT": "json"}
-    ended = run_sana("serve", **variables, SANA_MAX_QUEUE_SECOND="1")
+def test_serve_reads_variables_and_logs_unknown(server: LiveServer) -> None:
+    """The port is in use, so that the command ends before it starts an engine."""
+    port = server.url.rpartition(":")[2]
+    ended = run_sana("serve", SANA_PORT=port, SANA_LOG_FORMAT="json", SANA_MAX_QUEUE_SECOND="1")
     assert ended.returncode == 1
-    assert absent in ended.stderr.splitlines()[-1]
-    warning = json.loads(ended.stderr.splitlines()[0])
+    first, last = ended.stderr.splitlines()
+    assert last.startswith(f"sana: cannot listen on 127.0.0.1:{port}: ")
+    warning = json.loads(first)
     assert (warning["level"], warning["logger"]) == ("warning", "sana.cli")
     assert "SANA_MAX_QUEUE_SECOND," in warning["message"]
     assert warning["message"].endswith("SANA_MAX_QUEUE_SECONDS")

@@ -1,4 +1,4 @@
-"""The folder of images, and reading from it over HTTP. No engine is needed."""
+"""The folder of images, and reading from it over HTTP, without an engine."""
 
 import asyncio
 import os
@@ -20,18 +20,18 @@ IMAGE = bytes(range(256)) * 4
 
 
 def save(store: DirectoryStore, image: bytes = IMAGE) -> str:
-    """The path under which it can be asked for."""
+    """The path of the stored image."""
     return asyncio.run(store.save(image, "png"))
 
 
 def read(store: DirectoryStore, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    async def ask() -> httpx.Response:
+    async def request() -> httpx.Response:
         app = create_app(ServerConfig(EngineConfig()))
         app.state.files = store
         async with asgi_client(app) as client:
             return await client.request(method, path, headers=headers)
 
-    return asyncio.run(ask())
+    return asyncio.run(request())
 
 
 @pytest.fixture
@@ -56,25 +56,25 @@ def test_file_served_with_headers(store: DirectoryStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "part"),
+    ("header", "part"),
     [("bytes=0-9", IMAGE[:10]), ("bytes=1000-", IMAGE[1000:]), ("bytes=-5", IMAGE[-5:]), ("bytes=9-9", IMAGE[9:10])],
 )
-def test_range_served(store: DirectoryStore, asked: str, part: bytes) -> None:
-    response = read(store, save(store), range=asked)
+def test_range_served(store: DirectoryStore, header: str, part: bytes) -> None:
+    response = read(store, save(store), range=header)
     assert response.status_code == 206
     assert response.content == part
     assert response.headers["content-range"].endswith(f"/{len(IMAGE)}")
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-1", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "bytes=a-b", ""])
-def test_malformed_range_ignored(store: DirectoryStore, asked: str) -> None:
-    response = read(store, save(store), range=asked)
+@pytest.mark.parametrize("header", ["bytes=5-1", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "bytes=a-b", ""])
+def test_malformed_range_ignored(store: DirectoryStore, header: str) -> None:
+    response = read(store, save(store), range=header)
     assert (response.status_code, response.content) == (200, IMAGE)
 
 
-@pytest.mark.parametrize("asked", ["bytes=1024-", "bytes=99999999999999999-", "bytes=-0"])
-def test_range_beyond_end_gets_416(store: DirectoryStore, asked: str) -> None:
-    response = read(store, save(store), range=asked)
+@pytest.mark.parametrize("header", ["bytes=1024-", "bytes=99999999999999999-", "bytes=-0"])
+def test_range_beyond_end_gets_416(store: DirectoryStore, header: str) -> None:
+    response = read(store, save(store), range=header)
     assert response.status_code == 416
     assert response.headers["content-range"] == f"bytes */{len(IMAGE)}"
     assert response.json()["error"]["type"] == "invalid_request_error"

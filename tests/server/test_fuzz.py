@@ -1,4 +1,4 @@
-"""Bodies nobody should send: each is answered with a 400 in the contract's form, and the server goes on."""
+"""Malformed bodies: each gets a 400 with OpenAI's error object, and the server keeps running."""
 
 import json
 import socket
@@ -42,7 +42,7 @@ RAW = [
 
 
 def check_refused(response: httpx.Response) -> None:
-    assert response.status_code in (400, 404), response.text[:200]  # 404: another model
+    assert response.status_code in (400, 404), response.text[:200]  # 404: unknown model
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
     assert len(response.json()["error"]["message"]) <= 1000
@@ -55,7 +55,7 @@ def test_malformed_bodies_get_400(http: httpx.Client, body: bytes) -> None:
 
 @pytest.mark.parametrize("name", sorted(ImageGenerationRequest.model_fields))
 def test_odd_values_refused_in_every_field(http: httpx.Client, name: str) -> None:
-    """With an impossible size beside it nothing is drawn, whatever is accepted."""
+    """The invalid size ensures that nothing is generated, even if the value is accepted."""
     for value in ODD:
         body = {"prompt": "a cat", "size": "1x1", name: value}
         response = http.post(GENERATIONS, content=json.dumps(body).encode(), headers=JSON)

@@ -1,4 +1,4 @@
-"""A server as an operator sets it up: a key, URLs, strict fields, JSON logs, a limit per key."""
+"""A server with API keys, URLs by default, strict fields, JSON logs and a limit per key."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_default_url_fetched_without_key(guarded: openai.OpenAI) -> None:
 
 
 def test_concurrency_limit_per_key_gets_429(guarded: openai.OpenAI, guarded_server: LiveServer) -> None:
-    """A stream counts until its end."""
+    """A stream counts as running until it ends."""
     with (
         request_under_way(guarded_server.url, "one", ONE_LONG, API_KEY),
         request_under_way(guarded_server.url, "two", {**ONE_LONG, "stream": True}, API_KEY),
@@ -63,7 +63,7 @@ def test_json_log_lines_hold_no_key(guarded_server: LiveServer) -> None:
     httpx.get(f"{guarded_server.url}/v1/models", headers=headers)
     text = guarded_server.logged("seen-in-the-log")
     assert API_KEY not in text
-    lines = [json.loads(line) for line in text.splitlines()]  # those of the engine process too
+    lines = [json.loads(line) for line in text.splitlines()]  # including those of the engine process
     assert any(line["logger"] == "engine.worker.core" for line in lines)
     [line] = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/models", 200)

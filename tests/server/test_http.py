@@ -1,4 +1,4 @@
-"""What every endpoint shares: ids, JSON errors, limits. Over real sockets."""
+"""Behaviour common to all routes over real sockets: ids, JSON errors, limits."""
 
 import json
 import re
@@ -16,7 +16,7 @@ JSON = {"content-type": "application/json"}
 
 
 def check_error(response: httpx.Response, status: int, code: str | None) -> str:
-    """The message of an error that has the contract's form."""
+    """Checks OpenAI's error object and returns its message."""
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]

@@ -1,4 +1,4 @@
-"""A busy server: full queues and clients that leave."""
+"""A busy server: full queues, disconnecting and slow clients."""
 
 import asyncio
 import concurrent.futures
@@ -28,7 +28,7 @@ def test_disconnect_frees_queue(server: LiveServer, http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_disconnect_costs_at_most_two_steps(server: LiveServer, http: httpx.Client, stream: bool) -> None:
-    """The step that runs meanwhile, and one that was scheduled before the hanging up was heard of."""
+    """The step that is running, and one that was scheduled before the disconnect was noticed."""
 
     def read(name: str, **labels: str) -> float:
         return scrape(http).get((name, tuple(labels.items())), 0.0)
@@ -36,16 +36,16 @@ def test_disconnect_costs_at_most_two_steps(server: LiveServer, http: httpx.Clie
     def denoised() -> float:
         return read("sana_step_seconds_count", phase="denoise")
 
-    steps, drawn, cancelled = denoised(), read("sana_images_total"), read("sana_cancelled_total")
+    steps, generated, cancelled = denoised(), read("sana_images_total"), read("sana_cancelled_total")
     with request_under_way(server.url, f"quitter-{stream}", {**LONG, "n": 1, "stream": stream, "partial_images": 3}):
         await_true(lambda: denoised() >= steps + 3)
         assert read("sana_running_images") == 1
         steps = denoised()
     await_true(lambda: read("sana_cancelled_total") == cancelled + 1)
     assert (read("sana_running_images"), read("sana_queued_images"), read("sana_queue_seconds")) == (0, 0, 0)
-    time.sleep(1.5)  # many steps long
+    time.sleep(1.5)  # the time of many steps
     assert denoised() <= steps + 2
-    assert read("sana_images_total") == drawn
+    assert read("sana_images_total") == generated
     assert read("sana_wasted_device_seconds_total") > 0
 
 
@@ -69,7 +69,7 @@ def test_full_queue_gets_429_with_retry_after(server: LiveServer, http: httpx.Cl
 
 
 async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
-    """The last event's line."""
+    """The `event:` line of the last event."""
     body = {**SMALL, "num_inference_steps": 4, "stream": True, "seed": seed}
     async with client.stream("POST", "/v1/images/generations", json=body) as response:
         assert response.status_code == 200
@@ -77,7 +77,7 @@ async def read_stream(client: httpx.AsyncClient, seed: int) -> str:
 
 
 def test_hundred_streams_keep_health_responsive(roomy_server: LiveServer) -> None:
-    """The bound is on the median: the tail belongs to whatever else the machine does (benchmarks/http_overhead.py)."""
+    """The bound is on the median, since the tail depends on the machine's other work (benchmarks/http_overhead.py)."""
 
     async def run(url: str) -> list[str]:
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=100)) as client:

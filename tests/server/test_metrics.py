@@ -1,4 +1,4 @@
-"""/metrics, read as Prometheus reads it."""
+"""/metrics, parsed as Prometheus parses it."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""Connections that wait for ever, over real sockets: a uvicorn of our kind in a thread, without an engine."""
+"""Slow, ambiguous and invalid HTTP over real sockets: uvicorn with our protocol in a thread, without an engine."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ def test_uvicorn_still_has_the_attributes_used() -> None:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server that waits half a second for a head or a body."""
+    """Port of a server that waits half a second for a head or a body."""
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(body, "BODY_SECONDS", 0.5)
     app = create_app(ServerConfig(EngineConfig()))
@@ -74,26 +74,26 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    answer = b""
+    response = b""
     with contextlib.suppress(ConnectionResetError):
         while chunk := connection.recv(65536):
-            answer += chunk
-    return answer
+            response += chunk
+    return response
 
 
-def ask(port: int, sent: bytes) -> bytes:
-    """All that comes until the server ends the connection."""
+def exchange(port: int, sent: bytes) -> bytes:
+    """Everything received until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(sent)
         return read_all(connection)
 
 
 def read_error(connection: socket.socket) -> bytes:
-    """One answer, of a connection that goes on."""
-    answer = b""
-    while not answer.endswith(b"}}"):
-        answer += connection.recv(65536)
-    return answer
+    """One error response; the connection stays open."""
+    response = b""
+    while not response.endswith(b"}}"):
+        response += connection.recv(65536)
+    return response
 
 
 def drip(connection: socket.socket) -> None:
@@ -102,9 +102,9 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.1)
 
 
-def check_refusal(answer: bytes, status: int) -> dict[str, Any]:
-    """The error of an answer that ends its connection."""
-    head, _, content = answer.partition(b"\r\n\r\n")
+def check_refusal(response: bytes, status: int) -> dict[str, Any]:
+    """The error of a response that closes its connection."""
+    head, _, content = response.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
     assert b"x-request-id: req_" in head
     assert b"connection: close" in head
@@ -121,7 +121,7 @@ def check_refusal(answer: bytes, status: int) -> dict[str, Any]:
 )
 def test_slow_head_or_body_gets_408(port: int, sent: bytes, words: str) -> None:
     started = time.monotonic()
-    error = check_refusal(ask(port, sent), 408)
+    error = check_refusal(exchange(port, sent), 408)
     assert time.monotonic() - started < 15
     assert words in error["message"]
     assert error["code"] == "request_timeout"
@@ -136,7 +136,7 @@ def test_slow_body_after_response_closes_connection(port: int) -> None:
 
 
 def test_unread_upload_drained_and_answered(port: int) -> None:
-    """A client that is still sending reads no answer; afterwards the connection goes on."""
+    """A client reads no response while it sends; afterwards the connection stays usable."""
     sent = b"POST /v1/images/edits HTTP/1.1\r\nhost: a\r\ncontent-length: 20000000\r\n\r\n" + bytes(20_000_000)
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(sent)
@@ -147,7 +147,7 @@ def test_unread_upload_drained_and_answered(port: int) -> None:
 
 POST = b"POST /v1/images/generations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
 CHUNKED = POST + b"transfer-encoding: chunked\r\n"
-NO_HTTP = {
+INVALID_HTTP = {
     "HTTP/0.9": b"GET /health\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/3": b"GET /health HTTP/3.0\r\nhost: a\r\n\r\n",
@@ -174,10 +174,10 @@ NO_HTTP = {
 }
 
 
-@pytest.mark.parametrize("sent", NO_HTTP.values(), ids=NO_HTTP)
+@pytest.mark.parametrize("sent", INVALID_HTTP.values(), ids=INVALID_HTTP)
 def test_ambiguous_request_closes_connection(port: int, sent: bytes) -> None:
-    """What follows on the connection is never taken for a request of its own."""
-    assert check_refusal(ask(port, sent + b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"), 400)["code"] is None
+    """Bytes that follow on the connection are never read as another request."""
+    assert check_refusal(exchange(port, sent + b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"), 400)["code"] is None
 
 
 def test_invalid_body_after_response_closes_connection(port: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,32 +194,34 @@ def test_invalid_body_after_response_closes_connection(port: int, caplog: pytest
     [(b"http://b:80/nope?x", "/nope"), (b"HTTPS://b/nope", "/nope"), (b"http://b", "/"), (b"http://b?x", "/")],
 )
 def test_absolute_uri_reduced_to_path(port: int, target: bytes, path: str) -> None:
-    """RFC 9112, 3.2.2: a server must take them. Nothing takes PUT, so the answer names the path."""
-    answer = ask(port, b"PUT " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"].endswith(f": PUT {path}")
+    """RFC 9112, 3.2.2: a server must accept them. No route accepts PUT, so the error names the path."""
+    response = exchange(port, b"PUT " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["error"]["message"].endswith(f": PUT {path}")
 
 
 def test_pipelined_requests_answered_in_order(port: int) -> None:
     health = b"GET /health HTTP/1.1\r\nhost: a\r\n"
-    answer = ask(
+    response = exchange(
         port, health + b"\r\n" + b"HEAD /nope HTTP/1.1\r\nhost: a\r\n\r\n" + health + b"connection: close\r\n\r\n"
     )
-    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
+    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
 
 
 def test_upgrade_header_ignored_and_not_logged(port: int, caplog: pytest.LogCaptureFixture) -> None:
     upgrade = (
         b"connection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n"
     )
-    answer = ask(port, b"GET /health HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    response = exchange(port, b"GET /health HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n")
+    assert response.startswith(b"HTTP/1.1 200 ")
     assert "upgrade" not in caplog.text.lower()
 
 
 def test_idle_connections_closed_without_blocking(port: int) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(300)]
-        assert ask(port, b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        assert exchange(port, b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").startswith(
+            b"HTTP/1.1 200 "
+        )
         assert all(read_all(connection).startswith(b"HTTP/1.1 408 ") for connection in idle)
 
 
@@ -227,10 +229,10 @@ def test_keep_alive_between_requests(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         for _ in range(2):
             connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-            answer = b""
-            while not answer.endswith(b'{"status":"ok"}'):
-                answer += connection.recv(65536)
-            assert answer.startswith(b"HTTP/1.1 200 ")
+            response = b""
+            while not response.endswith(b'{"status":"ok"}'):
+                response += connection.recv(65536)
+            assert response.startswith(b"HTTP/1.1 200 ")
             time.sleep(0.8)
 
 
@@ -247,8 +249,8 @@ def test_huge_headers_refused_in_json(port: int, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(head)
-        answer = read_all(connection)
-    assert answer == b"" or (answer.startswith(b"HTTP/1.1 400 ") and b'"error"' in answer)
+        response = read_all(connection)
+    assert response == b"" or (response.startswith(b"HTTP/1.1 400 ") and b'"error"' in response)
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -272,5 +274,5 @@ def test_stalled_client_dropped_by_kernel(monkeypatch: pytest.MonkeyPatch) -> No
         listener.accept()[0] as accepted,
     ):
         accepted.settimeout(20)
-        with pytest.raises(TimeoutError, match="Connection timed out"):  # the kernel's own, not the socket's
+        with pytest.raises(TimeoutError, match="Connection timed out"):  # from the kernel, not the socket's own timeout
             accepted.sendall(bytes(1 << 26))

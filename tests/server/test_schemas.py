@@ -73,8 +73,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize("fields", HARMLESS, ids=str)
 def test_harmless_fields_accepted(fields: dict[str, Any]) -> None:
-    asked, unknown = parse_generation({"prompt": "a cat", **fields})
-    assert asked.prompt == "a cat"
+    request, unknown = parse_generation({"prompt": "a cat", **fields})
+    assert request.prompt == "a cat"
     assert unknown == []
 
 

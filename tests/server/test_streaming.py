@@ -182,9 +182,9 @@ def test_late_error_is_stream_event() -> None:
     text = b"".join(asyncio.run(read_lines(source, 60))).decode()
     name, data = text.strip().splitlines()
     assert name == "event: error"
-    told = json.loads(data.removeprefix("data: "))
-    assert told["type"] == "error"
-    assert told["error"] == {
+    error = json.loads(data.removeprefix("data: "))
+    assert error["type"] == "error"
+    assert error["error"] == {
         "message": "the device fell over",
         "type": "server_error",
         "param": None,

@@ -1,4 +1,4 @@
-"""The detector reads back what the world drew."""
+"""The detector finds the objects of rendered scenes."""
 
 from random import Random
 

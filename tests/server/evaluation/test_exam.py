@@ -1,4 +1,4 @@
-"""An exam marks what a server or an engine draws, and says so in a table and a picture."""
+"""The exam scores the images of a server or an engine, and reports them as a table and a contact sheet."""
 
 import asyncio
 import io
@@ -16,14 +16,14 @@ from server.evaluation.suite import tasks
 from ..live import LiveServer, run_sana
 
 
-def drawn(scene: Scene) -> bytes:
+def rendered(scene: Scene) -> bytes:
     out = io.BytesIO()
     Image.fromarray(render(scene, 128, 128)).save(out, "PNG")
     return out.getvalue()
 
 
 def test_exam_passes_right_images_only(tmp_path: Path) -> None:
-    """The world itself sits the exam: once with its own scenes, once with an empty sheet."""
+    """Images rendered by the world: once of the required scenes, once empty."""
     wanted = {task.prompt: task for task in tasks(4)}
     places = {1: [(0.5, 0.5)], 2: [(0.27, 0.5), (0.73, 0.5)], 3: [(0.19, 0.5), (0.5, 0.5), (0.81, 0.5)]}
     places[4] = [(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]
@@ -43,38 +43,40 @@ def test_exam_passes_right_images_only(tmp_path: Path) -> None:
         dark = any(o.color in ("black", "brown", "gray", "purple", "blue") for o in objects)
         white = any(o.color == "white" for o in objects)
         ground = "cream" if not white else "sky blue" if dark else "navy"
-        return drawn(Scene(objects, (ground,)))
+        return rendered(Scene(objects, (ground,)))
 
     async def wrong(prompt: str, seed: int) -> bytes:
-        return drawn(Scene((), ("cream",)))
+        return rendered(Scene((), ("cream",)))
 
     settings = ExamSettings(each=4)
     good, bad = asyncio.run(examine(right, settings)), asyncio.run(examine(wrong, settings))
-    assert sum(m.passed for m in good) >= len(good) - 2  # a clash of colour and ground may cost one or two
+    assert (
+        sum(m.passed for m in good) >= len(good) - 2
+    )  # one or two may fail where an object hardly differs from its background
     assert not any(m.passed for m in bad)
-    assert all(asked == 4 for _, asked in shares(bad).values())
+    assert all(total == 4 for _, total in shares(bad).values())
     assert "overall" in table(good)
     (tmp_path / "sheet.png").write_bytes(contact_sheet(good))
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (2 * 136, 12 * 136, 3)
-    assert (sheet[5, 2] == (46, 158, 80)).all()  # a green frame: the first one passed
+    assert (sheet[5, 2] == (46, 158, 80)).all()  # a green frame: the first task passed
 
 
 @pytest.mark.parametrize(
-    ("passed", "asked", "low", "high"), [(0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0), (15, 30, 0.331, 0.669)]
+    ("passed", "total", "low", "high"), [(0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0), (15, 30, 0.331, 0.669)]
 )
-def test_wilson_interval_values(passed: int, asked: int, low: float, high: float) -> None:
-    assert wilson(passed, asked) == (pytest.approx(low, abs=2e-3), pytest.approx(high, abs=2e-3))
+def test_wilson_interval_values(passed: int, total: int, low: float, high: float) -> None:
+    assert wilson(passed, total) == (pytest.approx(low, abs=2e-3), pytest.approx(high, abs=2e-3))
 
 
 def test_exam_seeds_are_consecutive() -> None:
     seen: dict[int, str] = {}
 
-    async def draw(prompt: str, seed: int) -> bytes:
+    async def generate(prompt: str, seed: int) -> bytes:
         seen[seed] = prompt
-        return drawn(Scene((), ("cream",)))
+        return rendered(Scene((), ("cream",)))
 
-    asyncio.run(examine(draw, ExamSettings(each=2, seed=100)))
+    asyncio.run(examine(generate, ExamSettings(each=2, seed=100)))
     assert seen == {100 + i: task.prompt for i, task in enumerate(tasks(2))}
 
 

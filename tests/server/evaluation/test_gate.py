@@ -1,4 +1,4 @@
-"""The quality gate: the embedded model sits the exam. Whatever hurts the pictures is caught here."""
+"""The quality gate: the demo model takes the exam, so that a change that harms its images fails here."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from server.evaluation.exam import ExamSettings, examine_url, shares, table
 
 from ..live import LiveServer
 
-# One under what it reached on 2026-11-24 with these prompts and seeds: a picture at the edge may tip over.
+# One below the scores of 2026-11-24 with these prompts and seeds, because an image near the threshold may change side.
 FLOORS = {
     "single object": 9,
     "color": 9,

@@ -1,4 +1,4 @@
-"""Put before everything on PYTHONPATH by a test: in engine processes, and there alone, one prompt ends the process."""
+"""First on PYTHONPATH in some tests: makes one prompt kill the process, in engine processes only."""
 
 import os
 import signal

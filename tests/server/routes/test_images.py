@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from starlette.requests import Request
 from transformers import AutoTokenizer
+
+from engine import GenerationParams, ModelInfo
+from server.routes.images import to_params
+from server.schemas import ImageGenerationRequest
 
 from ..live import ROOT, LiveServer
 
@@ -39,6 +45,31 @@ def pixels(image: bytes) -> np.ndarray:
 
 def decoded(answer: dict[str, Any]) -> list[bytes]:
     return [base64.b64decode(entry["b64_json"], validate=True) for entry in answer["data"]]
+
+
+def test_shared_fields_reach_engine_params() -> None:
+    """With and without `stream`, since previews are only sent in a stream."""
+    model = ModelInfo("m", (512, 256), 20, 4.5, 32, 4096, 0, "cpu", "float32")
+    shared: dict[str, Any] = {
+        "prompt": "a cat",
+        "num_inference_steps": 4,
+        "guidance_scale": 5.0,
+        "seed": 3,
+        "negative_prompt": "grey",
+        "n": 2,
+        "partial_images": 1,
+        "output_format": "webp",
+        "output_compression": 50,
+        "embed_params": False,
+        "priority": "high",
+        "timeout": 9.0,
+    }
+    request = Request({"type": "http"})
+    request.state.tenant = "tenant"
+    expected = GenerationParams(width=64, height=32, tenant="tenant", **shared)
+    for stream in (True, False):
+        body = ImageGenerationRequest(size="64x32", stream=stream, **shared)
+        assert to_params(body, model, request) == replace(expected, partial_images=1 if stream else 0)
 
 
 def test_openai_client_gets_png(client: openai.OpenAI) -> None:

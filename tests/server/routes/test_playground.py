@@ -1,4 +1,4 @@
-"""The page at /, driven in a real browser. Skipped, visibly, where Chromium is not installed."""
+"""The playground in a real browser. Skipped, visibly, if Chromium is not installed."""
 
 import re
 import shutil
@@ -30,24 +30,24 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, server: LiveServer) -> Iterator[Page]:
-    """The page, open and connected; it may ask nobody but this server, and log no error."""
+    """The page, open and connected. It must send requests only to this server, and log no error."""
     context = browser.new_context(viewport={"width": 1280, "height": 860})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.set_default_timeout(MILLISECONDS)
     expect.set_options(timeout=MILLISECONDS)
-    complaints: list[str] = []
-    page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    page.on("console", lambda line: messages.append(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(server.url)
     expect(page.locator("#model")).to_have_text("demo")
     yield page
     context.close()
     refusals = "Failed to load resource: the server responded with a status of 4"
-    assert [text for text in complaints if not text.startswith(refusals)] == []
-    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
+    assert [text for text in messages if not text.startswith(refusals)] == []
+    assert [url for url in urls if not url.startswith((server.url, "data:", "blob:"))] == []
 
 
 @needs_chromium
@@ -105,7 +105,7 @@ def test_playground_gallery_keyboard_keeps_focus(page: Page) -> None:
     page.locator("#n").fill("2")
     page.locator("#steps").fill("1")
     page.locator("#seed").fill("7")
-    page.keyboard.press("Enter")  # of any field
+    page.keyboard.press("Enter")  # in any field
     thumbnails = page.locator("#gallery button")
     expect(thumbnails).to_have_count(2)
     expect(page.locator("#generate")).to_be_enabled()
@@ -132,7 +132,7 @@ def test_playground_controls_have_names(page: Page) -> None:
 
 @needs_chromium
 def test_playground_progress_bar_without_layout_shift(page: Page) -> None:
-    """A live region would read every step out."""
+    """In a live region a screen reader would read every step."""
 
     def heights() -> list[float]:
         boxes = [page.locator(name).bounding_box() for name in ("#generate", "#size", "#n", "#settings")]
@@ -207,7 +207,7 @@ def test_playground_requests_key_and_keeps_it(browser: Browser, guarded_server: 
     expect(page.locator("#key")).to_have_value("")
     expect(page.locator("#status")).to_contain_text("You didn't provide an API key")
     page.locator("#key").fill("wrong")
-    page.keyboard.press("Enter")  # which draws nothing yet
+    page.keyboard.press("Enter")  # generates nothing yet
     expect(page.locator("#status")).to_contain_text("Incorrect API key")
     page.locator("#key").fill(API_KEY)
     page.keyboard.press("Enter")
