@@ -17,6 +17,7 @@ PREFIX = "SANA_"
 SECRETS = ("SANA_API_KEYS",)
 """Variables that may instead be read from a file, named by SANA_..._FILE: Docker and Kubernetes mount secrets so."""
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+KUBERNETES_HINT = "; Kubernetes sets it for a Service named sana unless the pod has enableServiceLinks: false"
 RULES = (
     "Each flag is also read from the environment variable in brackets; the flag overrides it, and an empty variable "
     "counts as unset. Booleans are true, false, 1 or 0; several values are separated by commas or blanks."
@@ -90,7 +91,8 @@ class VariableParser(argparse.ArgumentParser):
         try:
             return self.parse_args([f"{flag}={value}" for value in values])
         except argparse.ArgumentError as error:
-            raise VariableError(f"{variable} {error.message}") from None
+            hint = KUBERNETES_HINT if text.startswith("tcp://") else ""
+            raise VariableError(f"{variable} {error.message}{hint}") from None
 
 
 def read_secret(variable: str, text: str, file: str) -> str:

@@ -94,7 +94,8 @@ def test_boolean_variable_words(text: str, value: bool) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "right"),
     [
-        ("SANA_PORT", "tcp://10.0.0.1:8000", "an integer of at least 0"),
+        ("SANA_PORT", "8000.5", "an integer of at least 0"),
+        ("SANA_PORT", "tcp://10.0.0.1:8000", "enableServiceLinks: false"),
         ("SANA_RATE_LIMIT", "-1", "an integer of at least 0"),
         ("SANA_MAX_QUEUE_SECONDS", "soon", "a number of at least 0"),
         ("SANA_GRACE_SECONDS", "nan", "a number of at least 0"),
