@@ -1,4 +1,4 @@
-"""The Makefile's decisions, seen through `make --dry-run` and through stand-ins for unfit machines."""
+"""The Makefile's decisions: `make --dry-run`, and scripts that stand in for unsuitable Pythons."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ def script(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what `make` reads, with no .venv yet."""
+    """Copies of the files that `make` reads, without a .venv."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "tests" / "clients", tmp_path / "tests" / "clients", ignore=shutil.ignore_patterns("node_*"))
     return tmp_path
 
 
-def test_without_a_driver_torch_comes_from_the_cpu_index(checkout: Path) -> None:
+def test_torch_without_driver_comes_from_cpu_index(checkout: Path) -> None:
     tools = checkout / "bin"
     tools.mkdir()
     for tool in ("make", "sh"):
@@ -43,7 +43,7 @@ def test_without_a_driver_torch_comes_from_the_cpu_index(checkout: Path) -> None
     assert "--no-deps" in line
 
 
-def test_with_a_driver_torch_comes_from_the_package_index(checkout: Path) -> None:
+def test_torch_with_driver_comes_from_package_index(checkout: Path) -> None:
     script(checkout / "nvidia-smi", "")
     plan = make("--dry-run", "install", cwd=checkout, path=f"{checkout}:{os.environ['PATH']}").stdout
     assert CPU_INDEX not in plan
@@ -51,14 +51,14 @@ def test_with_a_driver_torch_comes_from_the_package_index(checkout: Path) -> Non
 
 
 @pytest.mark.parametrize("target", ["install", "serve", "test"])
-def test_every_command_sets_itself_up_from_the_pins(checkout: Path, target: str) -> None:
+def test_target_installs_pinned_versions(checkout: Path, target: str) -> None:
     plan = make("--dry-run", target, cwd=checkout).stdout
     installs = [line for line in plan.splitlines() if "pip install" in line]
     assert installs
     assert all("-c constraints.txt" in line for line in installs)
 
 
-def test_the_second_run_installs_nothing_until_the_pins_change(checkout: Path) -> None:
+def test_install_repeats_only_after_pins_change(checkout: Path) -> None:
     stamp = checkout / ".venv" / "installed"
     stamp.parent.mkdir()
     stamp.touch()
@@ -67,14 +67,14 @@ def test_the_second_run_installs_nothing_until_the_pins_change(checkout: Path) -
     assert "pip install" in make("--dry-run", "install", cwd=checkout).stdout
 
 
-def test_an_old_python_is_refused_in_one_line(checkout: Path) -> None:
+def test_old_python_is_rejected_in_one_line(checkout: Path) -> None:
     answer = make("install", f"PYTHON={script(checkout / 'old', 'exit 1')}", cwd=checkout)
     assert answer.returncode != 0
-    assert answer.stderr.startswith("Python 3.11 or newer is needed")
+    assert answer.stderr.startswith("Python must be 3.11 or newer")
     assert not (checkout / ".venv").exists()
 
 
-def test_a_python_without_venv_is_refused_in_one_line(checkout: Path) -> None:
+def test_python_without_venv_is_rejected_in_one_line(checkout: Path) -> None:
     bare = script(checkout / "bare", 'case "$2" in *ensurepip*) exit 1;; *) exit 0;; esac')
     answer = make("install", f"PYTHON={bare}", cwd=checkout)
     assert answer.returncode != 0
@@ -82,16 +82,27 @@ def test_a_python_without_venv_is_refused_in_one_line(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
-def test_serve_passes_its_variables_on(checkout: Path) -> None:
+def test_serve_passes_variables_as_flags(checkout: Path) -> None:
     plan = make("--dry-run", "serve", "MODEL=a/b", "PORT=1", "HOST=h", "ARGS=--dtype bfloat16", cwd=checkout).stdout
     assert ".venv/bin/sana serve --model a/b --host h --port 1 --dtype bfloat16" in plan
 
 
-def test_serve_listens_on_this_machine_alone_by_default(checkout: Path) -> None:
+def test_serve_defaults_to_loopback_address(checkout: Path) -> None:
     plan = make("--dry-run", "serve", cwd=checkout).stdout
     assert ".venv/bin/sana serve --model demo --host 127.0.0.1 --port 8000" in plan
 
 
-def test_ci_calls_make_test() -> None:
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+def test_ci_script_runs_make_test(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    for name in ("make", "dpkg"):  # every package counts as installed
+        script(tmp_path / name, f'echo "{name} $*" >> {calls}')
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([ROOT / ".ci" / "run"], cwd=tmp_path, env=variables, check=True, timeout=60)
+    assert calls.read_text().splitlines()[-1] == "make test"
+
+
+def test_ci_script_failure_is_reported(tmp_path: Path) -> None:
+    script(tmp_path / "make", "exit 1")
+    script(tmp_path / "dpkg", "")
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run([ROOT / ".ci" / "run"], cwd=tmp_path, env=variables, timeout=60).returncode != 0
