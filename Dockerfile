@@ -1,5 +1,5 @@
 # docker build -t sana-serve .        (without a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu)
-# docker run --gpus all -p 8000:8000 -v sana-weights:/weights sana-serve
+# docker run --gpus all -p 8000:8000 -v sana-weights:/weights sana-serve        (settings: -e SANA_MODEL=..., or flags)
 FROM python:3.11-slim-trixie AS build
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
@@ -9,7 +9,7 @@ COPY engine engine
 COPY server server
 RUN pip wheel --no-build-isolation --no-deps --wheel-dir /wheels .
 
-# torch's wheels bring CUDA themselves; the driver comes from the host, through the NVIDIA container runtime.
+# torch's wheels include CUDA; the NVIDIA container runtime adds the host's driver.
 FROM python:3.11-slim-trixie
 LABEL org.opencontainers.image.title="sana-serve" \
       org.opencontainers.image.description="An inference server for SANA, the linear diffusion transformer" \
@@ -17,8 +17,10 @@ LABEL org.opencontainers.image.title="sana-serve" \
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     HF_HOME=/weights \
-    PYTHONUNBUFFERED=1
-# Triton compiles the launchers of its kernels on the machine they run on.
+    PYTHONUNBUFFERED=1 \
+    SANA_HOST=0.0.0.0 \
+    SANA_PORT=8000
+# Triton compiles the launchers of its kernels at run time.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 1000 --create-home sana && install --directory --owner=sana /weights
 COPY constraints.txt /
@@ -31,6 +33,6 @@ WORKDIR /home/sana
 VOLUME /weights
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m \
-    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=4); c.request('GET', '/ready'); exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import os; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(os.environ['SANA_PORT']), timeout=4); c.request('GET', '/ready'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["sana"]
-CMD ["serve", "--host", "0.0.0.0"]
+CMD ["serve"]

@@ -1,8 +1,7 @@
-"""What the Dockerfile builds, built here: the wheel, a clean environment with it, and the server started from that."""
+"""The Dockerfile's build without Docker: the wheel, a clean environment with it, and the server started from there."""
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import sysconfig
@@ -13,67 +12,81 @@ from pathlib import Path
 import pytest
 
 from .distributions import RUNTIME, link_distribution, names_with_dependencies
-from .dockerfile import ROOT, copy_into, exec_form, texts
+from .dockerfile import ENVIRONMENT, LAST, STEPS, copy_files, exec_form, inside, values, words_inside
 
-READY_SECONDS = 120
+TIMEOUT_SECONDS = 300  # a loaded machine takes minutes for an image
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment that holds our wheel, and a folder and a home that hold nothing."""
+    """A virtual environment with our wheel, and an empty working directory that is also the home."""
 
     python: Path
     folder: Path
 
     @property
     def variables(self) -> dict[str, str]:
+        """The image's ENV, with a home and a cache that this machine has."""
         path = f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"
-        return {"PATH": path, "HOME": str(self.folder), "HF_HOME": str(self.folder), "HF_HUB_OFFLINE": "1"}
+        local = {"PATH": path, "HOME": str(self.folder), "HF_HOME": str(self.folder), "HF_HUB_OFFLINE": "1"}
+        return {**ENVIRONMENT, **local}
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=READY_SECONDS
+            command,
+            cwd=self.folder,
+            env={**self.variables, **variables},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
         )
 
 
 @pytest.fixture(scope="session")
-def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What stands in the build stage's working directory after its COPY steps."""
-    folder = tmp_path_factory.mktemp("src")
-    copy_into(folder, stage=0)
-    return folder
+def build_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File system of the build stage: its COPY steps, then its `pip wheel`."""
+    root = tmp_path_factory.mktemp("build")
+    copy_files(root, 0, {})
+    (step,) = [step for step in STEPS if step.stage == 0 and step.value.startswith("pip wheel ")]
+    command = [sys.executable, "-m", *words_inside(root, step.value)]
+    subprocess.run(command, cwd=inside(root, step.workdir), check=True, capture_output=True, timeout=120)
+    return root
 
 
 @pytest.fixture(scope="session")
-def wheel(build_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the build stage's own command."""
-    target = tmp_path_factory.mktemp("wheels")
-    (command,) = [text for text in texts("RUN", stage=0) if text.startswith("pip wheel ")]
-    words = [str(target) if word == "/wheels" else word for word in shlex.split(command)]
-    subprocess.run([sys.executable, "-m", *words], cwd=build_folder, check=True, capture_output=True, timeout=120)
-    (path,) = target.iterdir()
+def image_root(build_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File system of the last stage, as far as its COPY steps fill it."""
+    root = tmp_path_factory.mktemp("image")
+    copy_files(root, LAST, {"build": build_root})
+    return root
+
+
+@pytest.fixture(scope="session")
+def wheel(image_root: Path) -> Path:
+    """The wheel that the last stage installs."""
+    (path,) = image_root.rglob("*.whl")
     return path
 
 
 @pytest.fixture(scope="session")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The last stage's Python: our wheel and what it declares, linked here from where the tests have it."""
+def environment(image_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The last stage's Python: our wheel, and links to the distributions it requires."""
     root = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True, timeout=60)
     python = root / "bin" / "python"
     for name in names_with_dependencies(RUNTIME):
         link_distribution(name, root / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages")
-    (command,) = [text for text in texts("RUN") if text.endswith(" /wheels/*.whl")]
-    words = command.replace("/wheels/*.whl", str(wheel)).replace("/constraints.txt", str(ROOT / "constraints.txt"))
-    pip = [sys.executable, "-m", "pip", "--python", str(python), *shlex.split(words)[1:], "--no-index", "--no-input"]
+    (command,) = [value for value in values("RUN") if value.endswith(".whl")]
+    words = words_inside(image_root, command)[1:]
+    pip = [sys.executable, "-m", "pip", "--python", python, *words, "--no-index", "--no-input"]
     subprocess.run(pip, check=True, capture_output=True, timeout=120)
     return Environment(python, tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture
 def server(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The image's ENTRYPOINT and CMD, on a free port: the process, once it has said that it serves, and its port."""
-    command = [*exec_form("ENTRYPOINT"), *exec_form("CMD"), "--port", "0"]
+    """The image's ENTRYPOINT and CMD on a free port: the process, once it is ready, and its port."""
+    command = [*exec_form("ENTRYPOINT"), *exec_form("CMD")]
     executable = environment.python.parent / command[0]
     log = environment.folder / "server.log"
     with (
@@ -82,7 +95,7 @@ def server(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], st
             command,
             executable=executable,
             cwd=environment.folder,
-            env=environment.variables,
+            env={**environment.variables, "SANA_PORT": "0"},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -90,8 +103,8 @@ def server(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], st
     ):
         assert process.stdout is not None
         try:
-            line = process.stdout.readline()  # ends with the process, if it never serves
-            port = re.search(r"http://0\.0\.0\.0:(\d+)", line)
+            line = process.stdout.readline()  # empty if the process exits before it is ready
+            port = re.search(r"http://0\.0\.0\.0:(\d+)", line)  # a container must listen on all its addresses
             assert port, f"{line!r}, then:\n{log.read_text()}"
             yield process, port[1]
         finally:

@@ -1,4 +1,4 @@
-"""What our distribution needs, and what that needs in turn, as it is installed here."""
+"""The distributions that ours requires, directly and indirectly, as installed here."""
 
 import importlib.metadata
 import tomllib
@@ -16,7 +16,7 @@ EXTRAS = [Requirement(text) for extra in PROJECT["optional-dependencies"].values
 
 
 def names_with_dependencies(requirements: list[Requirement]) -> list[str]:
-    """Names of all distributions that an installation of `requirements` brings to this machine."""
+    """Names of all distributions that `requirements` install on this machine."""
     found: dict[str, set[str]] = {}
     waiting = list(requirements)
     while waiting:
@@ -31,12 +31,13 @@ def names_with_dependencies(requirements: list[Requirement]) -> list[str]:
 
 
 def applies(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether the requirement's marker holds for one of the extras, or without any."""
     return requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""})
 
 
 def link_distribution(name: str, folder: Path) -> None:
-    """Makes an installed distribution importable from `folder`."""
+    """Makes an installed distribution importable from `folder`, through symbolic links."""
     distribution = importlib.metadata.distribution(name)
     for part in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
-        if not (folder / part).is_symlink():  # namespace packages come with several distributions
+        if not (folder / part).is_symlink():  # several distributions may share a namespace package
             (folder / part).symlink_to(Path(str(distribution.locate_file(part))))

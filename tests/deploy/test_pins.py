@@ -1,4 +1,4 @@
-"""constraints.txt names every distribution that an installation brings, in the version the tests run with."""
+"""constraints.txt pins every distribution of an installation to the version that the tests run with."""
 
 import ast
 import importlib.metadata
@@ -18,7 +18,7 @@ PACKAGES = ("server", "engine", "kernels")
 
 
 def imported_modules() -> set[str]:
-    """First parts of the names of all modules that our packages import absolutely."""
+    """Top-level names of all modules that our packages import absolutely."""
     trees = [ast.parse(file.read_text()) for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
@@ -27,22 +27,25 @@ def imported_modules() -> set[str]:
 
 
 @pytest.mark.parametrize("module", sorted(imported_modules() - sys.stdlib_module_names - set(PACKAGES)))
-def test_what_is_imported_is_declared(module: str) -> None:
+def test_imported_module_is_declared(module: str) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in [*RUNTIME, *OPTIONAL]}
     assert {canonicalize_name(name) for name in importlib.metadata.packages_distributions()[module]} & declared
 
 
 @pytest.mark.parametrize("name", names_with_dependencies([*RUNTIME, *EXTRAS]))
-def test_what_is_installed_is_pinned(name: str) -> None:
+def test_installed_version_is_pinned(name: str) -> None:
     assert Version(importlib.metadata.version(name)).public == PINS[name]
 
 
 @pytest.mark.parametrize("requirement", [*RUNTIME, *EXTRAS], ids=str)
-def test_the_pin_lies_in_the_range(requirement: Requirement) -> None:
+def test_pin_is_in_declared_range(requirement: Requirement) -> None:
     assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-def test_each_pin_stands_once() -> None:
+def test_pins_are_unique() -> None:
     names = [line.partition("==")[0].lower() for line in LINES if "==" in line]
     assert len(set(names)) == len(names)
-    assert "kernels" not in PINS  # Hugging Face's package would take the place of ours
+
+
+def test_pins_exclude_foreign_kernels_package() -> None:
+    assert "kernels" not in PINS  # Hugging Face's package would replace ours

@@ -1,4 +1,4 @@
-"""The wheel as the Dockerfile makes it, installed and started outside the repository."""
+"""The wheel that the Dockerfile builds, installed and started outside the repository."""
 
 import re
 import signal
@@ -13,40 +13,40 @@ from pathlib import Path
 import pytest
 
 from .conftest import Environment
-from .dockerfile import ROOT, exec_form, texts
+from .dockerfile import ROOT, STEPS, exec_form, inside
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 PACKAGES = ("engine", "kernels", "server")
 
 
 def health_check(environment: Environment, port: str) -> int:
-    """Exit status of the image's HEALTHCHECK, with the port exchanged."""
-    (exposed,) = texts("EXPOSE")
-    command = [word.replace(exposed, port) for word in exec_form("HEALTHCHECK")]
-    return environment.run(str(environment.python.parent / command[0]), *command[1:]).returncode
+    """Exit status of the image's HEALTHCHECK for a server on `port`."""
+    program, *arguments = exec_form("HEALTHCHECK")
+    return environment.run(str(environment.python.parent / program), *arguments, SANA_PORT=port).returncode
 
 
-def test_the_wheel_holds_our_packages_whole_and_nothing_else(wheel: Path, build_folder: Path) -> None:
-    files = [path for name in PACKAGES for path in (build_folder / name).rglob("*") if path.is_file()]
+def test_wheel_holds_copied_packages_only(wheel: Path, build_root: Path) -> None:
+    (source,) = {inside(build_root, step.workdir) for step in STEPS if step.stage == 0 and step.instruction == "COPY"}
+    files = [path for name in PACKAGES for path in (source / name).rglob("*") if path.is_file()]
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = [name for name in archive.namelist() if ".dist-info/" in name]
-    assert names == {str(path.relative_to(build_folder)) for path in files}
+    assert names == {str(path.relative_to(source)) for path in files}
     assert any(name.endswith("/LICENSE") for name in metadata)
 
 
-def test_the_wheel_brings_the_demo_checkpoint(wheel: Path) -> None:
+def test_wheel_holds_demo_checkpoint(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "engine/demo/model_index.json" in names
     assert any(re.fullmatch(r"engine/demo/transformer/.*\.safetensors", name) for name in names)
 
 
-def test_the_wheel_is_for_any_python_and_machine(wheel: Path) -> None:
+def test_wheel_runs_on_any_platform(wheel: Path) -> None:
     assert wheel.name == f"sana_serve-{VERSION}-py3-none-any.whl"
 
 
-def test_the_packages_come_from_the_wheel(environment: Environment) -> None:
+def test_imports_come_from_wheel(environment: Environment) -> None:
     answer = environment.run(
         str(environment.python), "-c", "import server, engine, kernels as k; print(server, engine, k)"
     )
@@ -54,14 +54,12 @@ def test_the_packages_come_from_the_wheel(environment: Environment) -> None:
     assert str(ROOT) not in answer.stdout
 
 
-def test_version(environment: Environment) -> None:
+def test_version_flag_prints_project_version(environment: Environment) -> None:
     answer = environment.run(str(environment.python.parent / "sana"), "--version")
     assert answer.stdout == f"sana {VERSION}\n"
 
 
-def test_the_image_serves_is_healthy_and_stops(
-    environment: Environment, server: tuple[subprocess.Popen[str], str]
-) -> None:
+def test_health_check_passes_until_sigterm(environment: Environment, server: tuple[subprocess.Popen[str], str]) -> None:
     process, port = server
     assert health_check(environment, port) == 0
     process.send_signal(signal.SIGTERM)
@@ -69,8 +67,8 @@ def test_the_image_serves_is_healthy_and_stops(
     assert health_check(environment, port) != 0
 
 
-class Loading(BaseHTTPRequestHandler):
-    """A server whose model is not there yet."""
+class LoadingServer(BaseHTTPRequestHandler):
+    """A server that still loads its model."""
 
     def do_GET(self) -> None:
         self.send_response(503)
@@ -82,7 +80,7 @@ class Loading(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def loading_port() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Loading) as loading:
+    with HTTPServer(("127.0.0.1", 0), LoadingServer) as loading:
         thread = threading.Thread(target=loading.serve_forever)
         thread.start()
         yield str(loading.server_port)
@@ -90,5 +88,5 @@ def loading_port() -> Iterator[str]:
         thread.join()
 
 
-def test_a_loading_server_is_not_healthy(environment: Environment, loading_port: str) -> None:
+def test_health_check_fails_while_loading(environment: Environment, loading_port: str) -> None:
     assert health_check(environment, loading_port) != 0
