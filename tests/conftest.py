@@ -1,4 +1,4 @@
-"""What every test shares: Ctrl-C reaches the programs under test; `gpu` tests are skipped, visibly, without CUDA."""
+"""Shared test set-up: Ctrl-C reaches the programs under test, and `gpu` tests are skipped without CUDA."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """A shell starts background jobs with SIGINT ignored, and programs under test would inherit that."""
+    """Restores SIGINT, which shells ignore in background jobs; programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=[1, 2, 5, 8], ids="{} threads".format)
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """torch computes on so many, whatever the machine has."""
+    """Sets the number of threads that torch computes on, independent of the machine."""
     import torch
 
     before = torch.get_num_threads()

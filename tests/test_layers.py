@@ -1,4 +1,4 @@
-"""Imports run one way: server -> engine -> kernels, and only the engine process imports torch.
+"""Imports run one way, server -> engine -> kernels, and only the engine process imports torch.
 
 Inside the engine, the torch-free half (`engine/*.py`) never imports the half that runs on the device (its folders).
 """
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 OURS = {"server", "engine", "kernels", "recipes", "benchmarks", "deploy", "tests"}
 TENSORS = {"torch", "numpy", "PIL", "transformers", "safetensors", "triton", "diffusers"}
 BRIDGE = "engine/process.py"
-"""Starts the engine process, so it names the function that runs there."""
+"""The one file that may import device code: it starts the engine process with it."""
 
 
 def sources(pattern: str) -> list[Path]:
@@ -29,7 +29,7 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path, module_level: bool = False) -> Iterator[str]:
-    """Absolute names of what a file imports: `package.module.name` for `from package.module import name`."""
+    """Absolute names of all imports of a file: `package.module.name` for `from package.module import name`."""
     package = path.relative_to(ROOT).parent.parts
     tree = ast.parse(path.read_text())
     for node in tree.body if module_level else ast.walk(tree):
@@ -41,8 +41,9 @@ def imports(path: Path, module_level: bool = False) -> Iterator[str]:
             yield from (".".join([*base, *module, alias.name]) for alias in node.names)
 
 
-def tops(path: Path, module_level: bool = False) -> set[str]:
-    return {name.partition(".")[0] for name in imports(path, module_level)}
+def top_packages(path: Path) -> set[str]:
+    """Top-level packages that a file imports."""
+    return {name.partition(".")[0] for name in imports(path)}
 
 
 @pytest.mark.parametrize("path", sources("server/**/*.py"), ids=name_of)
@@ -50,26 +51,26 @@ def test_server_imports_engine_exports_only(path: Path) -> None:
     ours = {name for name in imports(path) if name.partition(".")[0] in OURS - {"server"}}
     assert all(name.startswith("engine.") and name.count(".") == 1 for name in ours), ours
     client_tools = {"numpy", "PIL"} if path.parent.name == "evaluation" else set()  # `sana eval` is a client
-    assert not tops(path) & (TENSORS - client_tools)
+    assert not top_packages(path) & (TENSORS - client_tools)
 
 
 @pytest.mark.parametrize("path", sources("engine/**/*.py"), ids=name_of)
 def test_engine_imports_kernels_and_itself_only(path: Path) -> None:
-    assert tops(path) & OURS <= {"engine", "kernels"}
+    assert top_packages(path) & OURS <= {"engine", "kernels"}
 
 
 @pytest.mark.parametrize("path", sources("kernels/*.py"), ids=name_of)
 def test_kernels_import_torch_and_triton_only(path: Path) -> None:
-    assert tops(path) - set(sys.stdlib_module_names) <= {"kernels", "torch", "triton"}
+    assert top_packages(path) - set(sys.stdlib_module_names) <= {"kernels", "torch", "triton"}
 
 
 @pytest.mark.parametrize("path", sources("engine/*.py"), ids=name_of)
-def test_engine_half_without_torch_imports_no_device_code(path: Path) -> None:
+def test_torch_free_engine_files_import_no_device_code(path: Path) -> None:
     folders = tuple(f"engine.{folder.name}." for folder in sorted((ROOT / "engine").iterdir()) if folder.is_dir())
     reached = {name for name in imports(path) if f"{name}.".startswith(folders)}
     assert reached == ({"engine.worker.main"} if name_of(path) == BRIDGE else set())
     assert not any(f"{name}.".startswith(folders) for name in imports(path, module_level=True))
-    assert not tops(path) & (TENSORS | {"kernels"})
+    assert not top_packages(path) & (TENSORS | {"kernels"})
 
 
 def test_server_process_loads_no_torch() -> None:
