@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
-from engine.checkpoints.diffusers import Checkpoint, SolverConfig
+from engine.checkpoints.checkpoint import Checkpoint, SolverConfig
 from engine.checkpoints.loader import Models
 from engine.checkpoints.quantize import quantize_transformer
 from engine.models.configs import DCAEConfig, SanaConfig

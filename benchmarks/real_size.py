@@ -86,8 +86,7 @@ def run_ours(folder: Path, px: int, steps: int, images: int) -> Times:
     import torch
 
     from engine import EngineConfig, GenerationParams
-    from engine.checkpoints.diffusers import open_checkpoint
-    from engine.checkpoints.loader import load_models
+    from engine.checkpoints.loader import load_models, open_checkpoint
     from engine.worker.image_files import encode_image
     from engine.worker.image_task import ImageTask
     from engine.worker.runner import ModelRunner

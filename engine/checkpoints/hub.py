@@ -1,4 +1,4 @@
-"""From what `--model` says to files on this machine: the embedded demo, a folder, an NVlabs .pth, or a hub id."""
+"""Finds the files of `--model` on this machine: the embedded demo, a folder, an NVlabs .pth, or a hub id."""
 
 from pathlib import Path
 
@@ -8,18 +8,19 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, R
 from ..errors import CheckpointError
 
 DEMO = Path(__file__).parents[1] / "demo"
-COMPANIONS = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
-"""Text encoder, tokenizer and autoencoder for an NVlabs .pth that has none beside it: all releases share them."""
 SHARED_PARTS = ("text_encoder", "tokenizer", "vae")
-CONNECT_SECONDS = 10.0
 PARTS = ("transformer", "scheduler", *SHARED_PARTS)
+SHARED_PARTS_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
+"""Source of the shared parts for an NVlabs .pth that has none beside it: they are the same in all releases."""
+CONNECT_SECONDS = 10.0
 
 
 def resolve_model(model: str, variants: tuple[str, ...]) -> Path:
-    """Folder in diffusers layout, or the .pth itself. Downloads a hub id.
+    """Path of the folder in diffusers layout, or of the .pth. Downloads a hub id. Raises CheckpointError.
 
     Args:
-        variants: weight variants in order of preference ("" for none); of each part the first that exists is fetched.
+        model: value of `--model`.
+        variants: weight variants in order of preference, as of `download`.
     """
     if model == "demo":
         return require_parts(DEMO)
@@ -34,33 +35,39 @@ def resolve_model(model: str, variants: tuple[str, ...]) -> Path:
         raise CheckpointError(f"{path} is neither a folder in diffusers layout nor an NVlabs .pth")
     if model.startswith(("/", ".", "~")) or model.count("/") != 1:
         raise CheckpointError(
-            f"there is no model {model!r}: give demo, a folder in diffusers layout, an NVlabs .pth, or a hub id "
-            "such as Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers"
+            f"no model {model!r}: it must be demo, a folder in diffusers layout, an NVlabs .pth, or a hub id such as "
+            "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers"
         )
     return require_parts(download(model, PARTS, variants))
 
 
 def require_parts(folder: Path) -> Path:
+    """`folder`, if it has a subfolder for every part. Raises CheckpointError naming those that are missing."""
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
-        raise CheckpointError(f"{folder} is no SANA checkpoint in diffusers layout: it lacks {', '.join(missing)}/")
+        raise CheckpointError(f"{folder} is not a SANA checkpoint in diffusers layout: it lacks {', '.join(missing)}/")
     return folder
 
 
-def companion(pth: Path, part: str) -> Path | None:
-    """Folder of a part that an NVlabs .pth does not hold, if it lies beside the file or one folder up."""
+def find_part_beside(pth: Path, part: str) -> Path | None:
+    """Folder of a part that an NVlabs .pth does not hold, if there is one beside the file or one folder up."""
     folders = (pth.parent / part, pth.parent.parent / part)
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def download(repo: str, parts: tuple[str, ...], variants: tuple[str, ...]) -> Path:
-    """Fetches the parts of a repository, one weight variant of each, or finds them in the local cache."""
+    """Downloads parts of a hub repository, or finds them in the local cache if the hub cannot be reached.
+
+    Args:
+        variants: weight variants in order of preference, "" for files without one in their name; of each part the
+            first that exists is downloaded.
+    """
     try:
         siblings = HfApi().model_info(repo, timeout=CONNECT_SECONDS).siblings or []
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(f"the hub has no model {repo!r} (a private one needs a token in HF_TOKEN)") from error
-    except Exception:  # no connection: which class says so depends on the hub client's HTTP library
-        return cached(repo)
+        raise CheckpointError(f"no model {repo!r} on the hub; a private one needs a token in HF_TOKEN") from error
+    except Exception:  # no connection; the exception's class depends on the hub client's HTTP library
+        return find_cached(repo)
     try:
         return Path(
             snapshot_download(repo, allow_patterns=choose_files([s.rfilename for s in siblings], parts, variants))
@@ -69,8 +76,8 @@ def download(repo: str, parts: tuple[str, ...], variants: tuple[str, ...]) -> Pa
         raise CheckpointError(f"downloading {repo} failed: {str(error).splitlines()[0]}") from error
 
 
-def cached(repo: str) -> Path:
-    """What an earlier download left."""
+def find_cached(repo: str) -> Path:
+    """Folder of an earlier download. Raises CheckpointError if there is none."""
     try:
         return Path(snapshot_download(repo, local_files_only=True))
     except LocalEntryNotFoundError as error:
@@ -80,9 +87,9 @@ def cached(repo: str) -> Path:
 
 
 def choose_files(files: list[str], parts: tuple[str, ...], variants: tuple[str, ...]) -> list[str]:
-    """Everything small, and of each part's safetensors the preferred variant.
+    """Files to download: of each part the small files, and the safetensors of the preferred variant.
 
-    The transformer's fp16 variant always comes along: its existence says that the model was trained in fp16.
+    The transformer's fp16 variant is always included, because its existence shows that the model was trained in fp16.
     """
     chosen = ["model_index.json"]
     for part in parts:
@@ -97,7 +104,7 @@ def choose_files(files: list[str], parts: tuple[str, ...], variants: tuple[str, 
 
 
 def file_variant(name: str) -> str | None:
-    """Variant of a weight file or weight index by diffusers' naming; None for any other file."""
+    """Variant of a weight file or weight index, by diffusers' naming, or None for any other file."""
     if ".safetensors" not in name:
         return None
     return next((variant for variant in ("fp16", "bf16") if f".{variant}" in name), "")

@@ -1,7 +1,8 @@
-"""Puts a checkpoint on a device: which dtype each part runs in, and the networks filled from its files."""
+"""Opens a checkpoint of any layout and loads its networks to a device, each part in the dtype it can run in."""
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,23 @@ from transformers import AutoTokenizer, Gemma2Config, Gemma2Model, PreTrainedTok
 from ..errors import CheckpointError, DeviceError
 from ..models.dc_ae import DCAEDecoder
 from ..models.sana import SanaTransformer
-from .diffusers import Checkpoint, read_json
+from .checkpoint import Checkpoint, read_json
+from .diffusers import open_folder
+from .hub import resolve_model
+from .nvlabs import convert_keys, open_pth, read_pth
 from .quantize import check_quantization, quantize_transformer
-from .weights import WeightFiles, find_weights, load_weights
+from .weights import VARIANTS, WeightFiles, find_weights, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Models:
-    """Everything that stays resident on the device."""
+    """The networks, resident on the device, and the tokenizer.
+
+    Args:
+        dtype: dtype of the transformer.
+    """
 
     transformer: SanaTransformer
     decoder: DCAEDecoder
@@ -30,8 +38,20 @@ class Models:
     dtype: torch.dtype
 
 
+def open_checkpoint(model: str, dtype: torch.dtype | None) -> Checkpoint:
+    """Finds a model, or downloads it, and reads its configurations. Raises CheckpointError.
+
+    Args:
+        model: `demo`, a folder in diffusers layout, an NVlabs .pth, or a hub id.
+        dtype: dtype the transformer will run in, or None to let the checkpoint choose among its weight files.
+    """
+    variants = VARIANTS[dtype] if dtype else ("bf16", "fp16", "")
+    path = resolve_model(model, variants)
+    return open_pth(path, variants) if path.suffix == ".pth" else open_folder(path, model)
+
+
 def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:<index>` to a device that exists. Raises DeviceError."""
+    """The device named `auto`, `cpu`, `cuda` or `cuda:<index>`. Raises DeviceError if it does not exist."""
     count = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if count else "cpu"
@@ -39,55 +59,60 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind != "cuda" or not (index.isdecimal() or name == "cuda"):
-        raise DeviceError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:<index>")
+        raise DeviceError(f"device must be auto, cpu, cuda or cuda:<index>, got {name!r}")
     if int(index or 0) >= count:
-        raise DeviceError(f"there is no {name} here: torch {torch.__version__} sees {count} CUDA devices")
+        raise DeviceError(f"device {name} does not exist: torch {torch.__version__} finds {count} CUDA devices")
     return torch.device("cuda", int(index or 0))
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises DeviceError where Triton would fail at the first kernel: it builds their launchers on the spot."""
+    """Raises DeviceError if there is no C compiler, with which Triton builds a launcher for each kernel at run time."""
     if device.type == "cuda" and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         raise DeviceError(
-            f"no C compiler is installed, with which Triton builds its kernels for {device}: "
-            "on Debian and Ubuntu, apt install gcc libc6-dev; or name one in the environment variable CC"
+            f"no C compiler found; Triton needs one to build kernels for {device}: on Debian and Ubuntu run "
+            "apt install gcc libc6-dev, or set the environment variable CC to another compiler"
         )
 
 
 def choose_dtype(name: str, device: torch.device, trained: torch.dtype | None) -> torch.dtype:
-    """The transformer's dtype. `auto`: float32 on the CPU, on a GPU what the checkpoint was trained in."""
+    """The transformer's dtype. `auto` is float32 on the CPU, and on a GPU the dtype of the training."""
     dtype = DTYPES.get(name)
     if dtype is None and name != "auto":
-        raise DeviceError(f"there is no dtype {name!r}: give auto, {', '.join(DTYPES)}")
+        raise DeviceError(f"dtype must be auto, {' or '.join(DTYPES)}, got {name!r}")
     if dtype is None:
         return torch.float32 if device.type == "cpu" else trained or torch.bfloat16
     if dtype == torch.float16 and trained == torch.bfloat16:
         raise CheckpointError(
-            "this checkpoint was trained in bfloat16 and overflows in float16: give --dtype bfloat16 or float32"
+            "--dtype must be bfloat16 or float32 for this checkpoint, got float16: it was trained in bfloat16 and "
+            "overflows in float16"
         )
     return dtype
 
 
 @torch.inference_mode()
 def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Models:
-    """Loads every part. Raises CheckpointError naming the file and key at fault, DeviceError for the quantization."""
+    """Loads every part to `device`.
+
+    Raises CheckpointError naming the file and the key at fault, or DeviceError if the device cannot run the
+    quantization.
+    """
     check_quantization(quantization, device)
-    # Gemma overflows in float16 and the decoder can go black; both are right in bfloat16.
+    # In float16 Gemma overflows and the decoder can return black images; bfloat16 is right for both.
     side_dtype = torch.float32 if dtype == torch.float32 else torch.bfloat16
     source = checkpoint.parts["transformer"]
     with torch.device("meta"):
         transformer = SanaTransformer(checkpoint.transformer)
         decoder = DCAEDecoder(checkpoint.decoder)
-    load_weights(transformer, checkpoint.transformer_weights(dtype), dtype, device, source)
+    load_weights(transformer, transformer_weights(source, dtype), dtype, device, source)
     if device.type == "cuda":
         transformer.pack()
     if quantization == "fp8":
         quantize_transformer(transformer)
     vae = checkpoint.parts["vae"]
-    # The autoencoder's other half is for training; its keys are left where they are.
+    # The autoencoder's encoder is for training only, so its keys are not read.
     load_weights(decoder, WeightFiles(find_weights(vae, side_dtype), "decoder."), side_dtype, device, vae)
     if device.type == "cuda":
-        # Like the activations: else cuDNN converts the weights at every call.
+        # The layout of the activations; with any other, cuDNN would convert the weights in every call.
         decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.freeze()
     return Models(
@@ -100,11 +125,18 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     )
 
 
+def transformer_weights(source: Path, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+    """Tensors of a transformer by diffusers key, from its folder or from an NVlabs .pth."""
+    if source.suffix == ".pth":
+        return convert_keys(read_pth(source))
+    return WeightFiles(find_weights(source, dtype))
+
+
 def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Gemma2Model:
-    """Gemma-2 without its language-model head. Eager attention: the soft-cap of 50 is not in torch's fused one."""
+    """Gemma-2 without its language-model head. Attention is eager: torch's fused one has no soft-cap, Gemma's is 50."""
     settings = read_json(folder / "config.json")
     if settings.get("model_type") != "gemma2":
-        raise CheckpointError(f"{folder}/config.json: model_type {settings.get('model_type')!r} is not gemma2")
+        raise CheckpointError(f"{folder}/config.json: model_type must be 'gemma2', got {settings.get('model_type')!r}")
     config = Gemma2Config.from_dict(settings, attn_implementation="eager")
     with torch.device("meta"):
         model = Gemma2Model(config)
@@ -115,13 +147,14 @@ def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) ->
                 setattr(module, name, buffer)
             model._init_weights(module)  # type: ignore[no-untyped-call]
     files = find_weights(folder, dtype)
-    prefix = "model." if any(key.startswith("model.") for key in files) else ""  # saved with its head or without
+    prefix = "model." if any(key.startswith("model.") for key in files) else ""  # as saved with the head
     load_weights(model, WeightFiles(files, prefix), dtype, device, folder)
     return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`. Raises CheckpointError naming the folder."""
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds for a broken file
-        raise CheckpointError(f"{folder} holds no usable tokenizer: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{folder} does not hold a usable tokenizer: {str(error).splitlines()[0]}") from error

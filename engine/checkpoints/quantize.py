@@ -1,11 +1,11 @@
 """FP8 for the large matrix products of the transformer, quantized once when the checkpoint is loaded.
 
-In FP8: the projections of self-attention, query and output of cross-attention, both 1x1 convolutions of Mix-FFN: over
-97 % of the products of a step. What stays in the transformer's dtype, and why:
-    patch_embed, proj_out   32 channels wide: no time to gain, and their error goes straight into the latents
-    time_embed              one row per image, and it scales every token of it
+The projections of self-attention, query and output of cross-attention and both 1x1 convolutions of Mix-FFN are in FP8:
+over 97 % of the multiplications of a step. These stay in the transformer's dtype:
+    patch_embed, proj_out   32 channels are too few to gain time, and their error goes straight into the latents
+    time_embed              one vector per image, which scales all of its tokens
     caption_projection,
-    attn2.to_k, attn2.to_v  once per prompt, not per step
+    attn2.to_k, attn2.to_v  run once per prompt, not once per step
     conv_depth              nine taps per channel, not a matrix product
 """
 
@@ -19,11 +19,11 @@ from ..errors import DeviceError
 from ..models.linear import PointwiseConv
 from ..models.sana import SanaTransformer
 
-LEAST_CAPABILITY = (8, 9)
+MIN_CAPABILITY = (8, 9)
 
 
 class FP8Linear(nn.Module):
-    """Takes the place of a linear layer or a 1x1 convolution on token rows."""
+    """FP8 replacement of a linear layer or of a 1x1 convolution on tokens."""
 
     weight: torch.Tensor
     weight_scale: torch.Tensor
@@ -40,25 +40,25 @@ class FP8Linear(nn.Module):
 
 
 def check_quantization(name: str, device: torch.device) -> None:
-    """Raises DeviceError for an unknown quantization, or one that the device has no instructions for."""
+    """Raises DeviceError if the quantization is unknown or the device has no instructions for it."""
     if name not in QUANTIZATIONS:
-        raise DeviceError(f"there is no quantization {name!r}: give {' or '.join(QUANTIZATIONS)}")
+        raise DeviceError(f"quantization must be {' or '.join(QUANTIZATIONS)}, got {name!r}")
     if name == "fp8" and device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
-        if capability < LEAST_CAPABILITY:
+        if capability < MIN_CAPABILITY:
             raise DeviceError(
-                f"--quantization fp8 needs compute capability 8.9 (Ada, Hopper and later); {device} has "
+                f"--quantization fp8 needs compute capability 8.9 or later (Ada, Hopper), but {device} has "
                 f"{capability[0]}.{capability[1]}"
             )
 
 
 def quantize_transformer(transformer: SanaTransformer) -> None:
-    """Replaces the layers named above, one at a time: their weights in the old dtype are released as it goes."""
+    """Replaces the layers named above one at a time, so that at most one is in memory in both dtypes."""
     for block in transformer.blocks:
         block.fp8 = True
         packed = block.attn1.to_qkv is not None
         if packed:
-            del block.attn1.to_q, block.attn1.to_k, block.attn1.to_v  # views of the weight that is replaced
+            del block.attn1.to_q, block.attn1.to_k, block.attn1.to_v  # they view the weight that is replaced
         for owner, names in (
             (block.attn1, ("to_qkv",) if packed else ("to_q", "to_k", "to_v")),
             (block.attn1.to_out, ("0",)),

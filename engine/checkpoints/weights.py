@@ -1,4 +1,4 @@
-"""Weights from disk into a module built on the meta device: every key accounted for, no second copy in memory."""
+"""Loads weights from disk into a module built on the meta device: no key ignored, no second copy in memory."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,17 @@ VARIANTS = {
 }
 """File variants in order of preference for each dtype; "" is the file without a variant in its name."""
 STEMS = ("diffusion_pytorch_model", "model")
+"""Names of weight files without variant, shard number and suffix."""
 REMAP_BYTES = 2**24
-"""Bytes read through one mapping of a file before it is replaced: the most that a conversion holds twice."""
+"""Bytes read through one mapping of a file before it is replaced. A conversion holds at most that much twice."""
 
 
 class WeightFiles(Mapping[str, torch.Tensor]):
-    """The tensors of one component, mapped from its safetensors files when asked for.
+    """Tensors of one part by key, mapped from its safetensors files when they are read.
 
     Args:
         files: {key in the file: file}.
-        prefix: only keys that begin with it are seen, without it.
+        prefix: prefix that keys must have; it is removed from them.
     """
 
     def __init__(self, files: dict[str, Path], prefix: str = "") -> None:
@@ -39,13 +40,14 @@ class WeightFiles(Mapping[str, torch.Tensor]):
     def __getitem__(self, key: str) -> torch.Tensor:
         path = self._files[key]
         try:
-            # A mapping lives as long as its last tensor: a new one now and then lets go of what was converted.
+            # Pages stay resident until the mapping and all its tensors are gone, so a conversion needs a new mapping
+            # from time to time to release what it has read.
             if self._open is None or self._open[0] != path or self._mapped_bytes > REMAP_BYTES:
                 self._open = (path, safe_open(path, framework="pt", device="cpu"))
                 self._mapped_bytes = 0
             tensor: torch.Tensor = self._open[1].get_tensor(self._prefix + key)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+            raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
         self._mapped_bytes += tensor.nbytes
         return tensor
 
@@ -57,16 +59,16 @@ class WeightFiles(Mapping[str, torch.Tensor]):
 
 
 def find_weights(folder: Path, dtype: torch.dtype) -> dict[str, Path]:
-    """{key: file} of the variant that suits `dtype` best. Raises CheckpointError when there is none."""
+    """{key: file} of the preferred variant for `dtype`. Raises CheckpointError if the folder has none at all."""
     for variant in VARIANTS[dtype]:
         files = variant_files(folder, variant)
         if files:
             return files
-    raise CheckpointError(f"{folder} holds no safetensors weights ({' or '.join(STEMS)}[.fp16|.bf16].safetensors)")
+    raise CheckpointError(f"{folder} has no weights: {' or '.join(STEMS)}[.fp16|.bf16].safetensors is missing")
 
 
 def variant_files(folder: Path, variant: str) -> dict[str, Path]:
-    """Files of one variant, single or sharded: {key: file}, empty if the folder has no such variant."""
+    """{key: file} of one variant, in one file or in shards; empty if the folder does not have it."""
     infix = f".{variant}" if variant else ""
     for stem in STEMS:
         index = folder / f"{stem}.safetensors.index{infix}.json"
@@ -81,38 +83,41 @@ def variant_files(folder: Path, variant: str) -> dict[str, Path]:
                 with safe_open(single, framework="pt", device="cpu") as file:
                     return dict.fromkeys(file.keys(), single)
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{single} is not a whole safetensors file: {error}") from error
+                raise CheckpointError(f"{single} is not a complete safetensors file: {error}") from error
     return {}
 
 
 def stored_dtypes(folder: Path) -> set[torch.dtype]:
-    """The dtypes a component is offered in: of each variant there, that of its first tensor."""
-    offered = [variant_files(folder, variant) for variant in VARIANTS[torch.float32]]
-    return {WeightFiles(files)[next(iter(files))].dtype for files in offered if files}
+    """Dtypes of the variants that a folder has, each by its first tensor."""
+    found = [variant_files(folder, variant) for variant in VARIANTS[torch.float32]]
+    return {WeightFiles(files)[next(iter(files))].dtype for files in found if files}
 
 
 def load_weights(
     module: nn.Module, weights: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device, source: Path
 ) -> None:
-    """Fills every parameter of `module` by assignment, in `dtype` on `device`.
+    """Sets every parameter of `module` from `weights`, in `dtype` on `device`.
 
-    On the CPU a tensor that already has the dtype stays a view of the mapped file. Raises CheckpointError naming a
-    key that is missing, not consumed or of another shape.
+    On the CPU a tensor that already has the dtype stays a view of the mapped file. Raises CheckpointError naming the
+    keys that are missing or unknown, or one whose shape differs.
+
+    Args:
+        source: file or folder to name in an error.
     """
-    wanted = module.state_dict()
-    missing, unexpected = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
+    expected = module.state_dict()
+    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing or unexpected:
         parts = [
             f"{kind} {name_some(keys)}" for kind, keys in (("lacks", missing), ("has unknown", unexpected)) if keys
         ]
-        raise CheckpointError(f"{source} does not fit its config.json: it {' and '.join(parts)}")
+        raise CheckpointError(f"{source} does not match its config.json: it {' and '.join(parts)}")
     loaded = {}
-    for key, parameter in wanted.items():
+    for key, parameter in expected.items():
         tensor = weights[key]
         if tensor.shape != parameter.shape:
             raise CheckpointError(
-                f"{source} does not fit its config.json: {key} is {list(tensor.shape)} where {list(parameter.shape)} "
-                "is expected"
+                f"{source} does not match its config.json: shape of {key} must be {list(parameter.shape)}, got "
+                f"{list(tensor.shape)}"
             )
         loaded[key] = tensor.to(device=device, dtype=dtype)
     module.load_state_dict(loaded, assign=True)
@@ -120,7 +125,7 @@ def load_weights(
 
 
 def name_some(keys: set[str]) -> str:
-    """The first keys and how many more."""
+    """The first three keys, and the number of the others."""
     first = sorted(keys)[:3]
     rest = len(keys) - len(first)
     return ", ".join(first) + (f" and {rest} more" if rest else "")

@@ -11,8 +11,15 @@ from importlib.metadata import PackageNotFoundError, distribution
 import numpy as np
 import torch
 
-from ..checkpoints.diffusers import Checkpoint, open_checkpoint
-from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, load_models, require_compiler
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.loader import (
+    DTYPES,
+    choose_device,
+    choose_dtype,
+    load_models,
+    open_checkpoint,
+    require_compiler,
+)
 from ..config import EngineConfig
 from ..costs import image_tokens, is_guided
 from ..errors import EngineUnavailable

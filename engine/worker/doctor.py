@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.diffusers import open_checkpoint
-from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, require_compiler
+from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, open_checkpoint, require_compiler
 from ..config import EngineConfig
 from ..errors import SanaError
 from ..version import VERSION

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.diffusers import Checkpoint
+from ..checkpoints.checkpoint import Checkpoint
 from ..costs import MemoryModel
 
 LIVE_WIDTHS = 32

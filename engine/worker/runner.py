@@ -8,7 +8,7 @@ import torch
 
 from kernels.layout import upload
 
-from ..checkpoints.diffusers import Checkpoint
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.loader import Models
 from ..models.sana import PackedText
 from ..stats import Forwards

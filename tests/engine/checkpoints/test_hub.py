@@ -1,21 +1,22 @@
-"""What `--model` may say, without a network."""
+"""Values of `--model`, without a network."""
 
 from pathlib import Path
 
 import pytest
 
-from engine.checkpoints.hub import PARTS, choose_files, companion, resolve_model
+from engine.checkpoints.hub import PARTS, choose_files, find_part_beside, resolve_model
 from engine.errors import CheckpointError
 
 
-def layout(folder: Path) -> Path:
+def make_folder(folder: Path) -> Path:
+    """Empty subfolders for all parts."""
     for part in PARTS:
         (folder / part).mkdir(parents=True)
     return folder
 
 
-def test_a_folder_in_diffusers_layout_and_a_pth_are_taken_as_they_are(tmp_path: Path) -> None:
-    folder = layout(tmp_path / "model")
+def test_model_folder_and_pth_are_used_in_place(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "model")
     assert resolve_model(str(folder), ("",)) == folder
     pth = tmp_path / "model.pth"
     pth.touch()
@@ -23,28 +24,28 @@ def test_a_folder_in_diffusers_layout_and_a_pth_are_taken_as_they_are(tmp_path: 
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_missing_subfolder_is_named(part: str, tmp_path: Path) -> None:
-    folder = layout(tmp_path / "model")
+def test_model_folder_missing_part_is_named(part: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "model")
     (folder / part).rmdir()
     with pytest.raises(CheckpointError, match=f"lacks {part}/"):
         resolve_model(str(folder), ("",))
 
 
 @pytest.mark.parametrize("model", ["", "no-such-model", "/no/such/folder", "./none", "a/b/c", "gone.pth"])
-def test_a_model_that_is_not_there_is_refused(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_not_found_is_refused(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError):
         resolve_model(model, ("",))
 
 
-def test_a_hub_id_without_network_or_cache_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_unreachable_and_not_cached_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="nobody/nothing is not in the local cache and the hub cannot be reached"):
         resolve_model("nobody/nothing", ("",))
 
 
-def test_one_variant_of_each_part_is_fetched_and_the_sign_of_fp16_training() -> None:
+def test_download_one_variant_and_transformer_fp16() -> None:
     weights = "transformer/diffusion_pytorch_model"
     files = [
         "model_index.json",
@@ -73,10 +74,10 @@ def test_one_variant_of_each_part_is_fetched_and_the_sign_of_fp16_training() -> 
     assert not {"README.md", "other/big.safetensors"} & set(chosen)
 
 
-def test_parts_missing_from_a_pth_are_looked_for_beside_it_and_one_up(tmp_path: Path) -> None:
+def test_pth_parts_are_found_beside_or_one_folder_up(tmp_path: Path) -> None:
     pth = tmp_path / "checkpoints" / "model.pth"
     (tmp_path / "checkpoints" / "vae").mkdir(parents=True)
     (tmp_path / "tokenizer").mkdir()
-    assert companion(pth, "vae") == tmp_path / "checkpoints" / "vae"
-    assert companion(pth, "tokenizer") == tmp_path / "tokenizer"
-    assert companion(pth, "text_encoder") is None
+    assert find_part_beside(pth, "vae") == tmp_path / "checkpoints" / "vae"
+    assert find_part_beside(pth, "tokenizer") == tmp_path / "tokenizer"
+    assert find_part_beside(pth, "text_encoder") is None

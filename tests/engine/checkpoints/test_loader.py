@@ -1,4 +1,4 @@
-"""Weights into models: variants, shards, dtypes, and every way in which a file can be wrong."""
+"""Opening and loading models: names, devices, dtypes, variants, shards, and every way in which a file can be wrong."""
 
 import json
 import shutil
@@ -11,14 +11,20 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Model
 
 from engine import CheckpointError, DeviceError
-from engine.checkpoints.diffusers import open_checkpoint
-from engine.checkpoints.loader import Models, load_models, require_compiler
+from engine.checkpoints.loader import (
+    Models,
+    choose_device,
+    choose_dtype,
+    load_models,
+    open_checkpoint,
+    require_compiler,
+)
 from engine.checkpoints.weights import find_weights, variant_files
 
 from ...checkpoints import FAMILIES, build_pipeline, write_checkpoint
 from ...reference import quiet
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -41,7 +47,7 @@ def same(a: Models, b: Models) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path, checkpoint: Callable[[str], Path]) -> Path:
-    """A copy that a test may break: fp32 files alone."""
+    """A copy that a test may break, with fp32 files only."""
     broken = Path(shutil.copytree(checkpoint("sana-1.5"), tmp_path / "broken"))
     (broken / "transformer" / "diffusion_pytorch_model.bf16.safetensors").unlink()
     return broken
@@ -57,7 +63,7 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
-def test_a_missing_key_is_named(file: str, folder: Path) -> None:
+def test_weights_missing_key_is_named(file: str, folder: Path) -> None:
     key = rewrite(folder / file, lambda state: None)
     rewrite(folder / file, lambda state: state.pop(key))
     with pytest.raises(CheckpointError, match="lacks " + key.removeprefix("decoder.")):
@@ -65,7 +71,7 @@ def test_a_missing_key_is_named(file: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
-def test_an_unexpected_key_is_named(file: str, folder: Path) -> None:
+def test_weights_unknown_key_is_named(file: str, folder: Path) -> None:
     prefix = "decoder." if file == VAE else ""
     rewrite(folder / file, lambda state: state.update({f"{prefix}surplus.weight": torch.zeros(2)}))
     with pytest.raises(CheckpointError, match=r"unknown surplus\.weight"):
@@ -73,16 +79,16 @@ def test_an_unexpected_key_is_named(file: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
-def test_a_wrong_shape_is_named_with_both(file: str, folder: Path) -> None:
+def test_weights_wrong_shape_is_named_with_both(file: str, folder: Path) -> None:
     key = rewrite(folder / file, lambda state: None)
     rewrite(folder / file, lambda state: state.update({key: torch.zeros(7, 3)}))
-    with pytest.raises(CheckpointError, match=key.removeprefix("decoder.") + r" is \[7, 3\] where \[.*\] is expected"):
+    with pytest.raises(CheckpointError, match=key.removeprefix("decoder.") + r" must be \[\d.*\], got \[7, 3\]"):
         load(folder)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "header too long", "gone"])
 @pytest.mark.parametrize("file", WEIGHTS)
-def test_a_damaged_file_is_named_in_one_line(file: str, damage: str, folder: Path) -> None:
+def test_weights_damaged_file_is_named_in_one_line(file: str, damage: str, folder: Path) -> None:
     path, content = folder / file, (folder / file).read_bytes()
     damaged = {
         "truncated": content[:-100],
@@ -98,19 +104,19 @@ def test_a_damaged_file_is_named_in_one_line(file: str, damage: str, folder: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_the_encoder_of_the_autoencoder_is_not_read(folder: Path) -> None:
+def test_autoencoder_loads_without_its_encoder(folder: Path) -> None:
     rewrite(folder / VAE, lambda state: [state.pop(key) for key in list(state) if key.startswith("encoder.")])
     load(folder)
 
 
-def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_weights_missing_shard_is_named(tmp_path: Path) -> None:
     folder = sharded(tmp_path)
     (next((folder / "transformer").glob("*-00002-of-*"))).unlink()
     with pytest.raises(CheckpointError, match="00002-of"):
         load(folder)
 
 
-def test_an_index_that_is_no_index_is_named(tmp_path: Path) -> None:
+def test_weights_invalid_index_is_named(tmp_path: Path) -> None:
     folder = sharded(tmp_path)
     for content in ("{", "[]", '{"weight_map": 3}', "{}"):
         (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(content)
@@ -127,7 +133,9 @@ def sharded(tmp_path: Path, variant: str | None = None) -> Path:
 
 
 @pytest.mark.parametrize("variant", [None, "bf16"])
-def test_shards_hold_the_same_tensors(variant: str | None, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+def test_weights_in_shards_equal_single_file(
+    variant: str | None, tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
     folder = sharded(tmp_path, variant)
     for part in ("transformer", "text_encoder"):
         assert len(list((folder / part).glob("*.safetensors"))) > 1
@@ -136,7 +144,7 @@ def test_shards_hold_the_same_tensors(variant: str | None, tmp_path: Path, check
 
 
 @pytest.mark.parametrize("name", ["sana-1.0-fp16", "sana-1.0"])
-def test_the_variant_of_the_dtype_is_read(name: str, checkpoint: Callable[[str], Path]) -> None:
+def test_variant_follows_dtype(name: str, checkpoint: Callable[[str], Path]) -> None:
     folder = checkpoint(name) / "transformer"
     trained, variant = FAMILIES[name].trained_dtype, FAMILIES[name].variant
     assert set(find_weights(folder, trained).values()) == {folder / f"diffusion_pytorch_model.{variant}.safetensors"}
@@ -146,7 +154,7 @@ def test_the_variant_of_the_dtype_is_read(name: str, checkpoint: Callable[[str],
 
 
 @pytest.mark.parametrize("name", ["sana-1.0-fp16", "sana-1.0"])
-def test_a_variant_alone_serves_every_dtype(name: str, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+def test_variant_alone_loads_in_other_dtypes(name: str, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
     """The weights were rounded to the training dtype before either file was written."""
     folder = Path(shutil.copytree(checkpoint(name), tmp_path / "variant"))
     (folder / TRANSFORMER).unlink()
@@ -154,8 +162,8 @@ def test_a_variant_alone_serves_every_dtype(name: str, tmp_path: Path, checkpoin
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_dtypes_of_the_parts(dtype: torch.dtype, checkpoint: Callable[[str], Path]) -> None:
-    """Text encoder and decoder never run in fp16."""
+def test_dtype_of_each_part(dtype: torch.dtype, checkpoint: Callable[[str], Path]) -> None:
+    """Text encoder and decoder do not run in fp16."""
     models = load(checkpoint("sana-1.0-fp16"), dtype)
     side = torch.float32 if dtype == torch.float32 else torch.bfloat16
     assert {p.dtype for p in models.transformer.parameters()} == {dtype}
@@ -165,10 +173,8 @@ def test_dtypes_of_the_parts(dtype: torch.dtype, checkpoint: Callable[[str], Pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_buffers_that_no_file_holds_are_those_of_transformers(
-    dtype: torch.dtype, checkpoint: Callable[[str], Path]
-) -> None:
-    """Rotary frequencies and the embedding's scale are computed; rounded ones would cost bits in every layer."""
+def test_text_encoder_buffers_equal_transformers(dtype: torch.dtype, checkpoint: Callable[[str], Path]) -> None:
+    """No file holds rotary frequencies and the embedding scale; rounded ones would add an error in every layer."""
     folder = checkpoint("sana-1.5")
     ours = load(folder, dtype).text_encoder
     with quiet():
@@ -184,28 +190,28 @@ def test_buffers_that_no_file_holds_are_those_of_transformers(
         assert torch.equal(ours(tokens).last_hidden_state, theirs(tokens).last_hidden_state)
 
 
-def test_a_text_encoder_saved_with_its_head(folder: Path, checkpoint: Callable[[str], Path]) -> None:
-    """The whole language model has the same tensors under `model.`; its head is tied to the embedding."""
+def test_text_encoder_saved_with_head_loads(folder: Path, checkpoint: Callable[[str], Path]) -> None:
+    """The full language model has the same tensors under `model.`; its head is tied to the embedding."""
     state = load_file(folder / TEXT)
     save_file({f"model.{key}": tensor for key, tensor in state.items()}, folder / TEXT, metadata={"format": "pt"})
     assert same(load(folder), load(checkpoint("sana-1.5")))
 
 
-def test_another_text_encoder_is_refused(folder: Path) -> None:
+def test_text_encoder_of_other_model_is_refused(folder: Path) -> None:
     path = folder / "text_encoder" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "t5"}))
-    with pytest.raises(CheckpointError, match="'t5' is not gemma2"):
+    with pytest.raises(CheckpointError, match="must be 'gemma2', got 't5'"):
         load(folder)
 
 
-def test_a_tokenizer_that_is_broken_is_named(folder: Path) -> None:
+def test_tokenizer_broken_is_named(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="tokenizer") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_without_a_compiler_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_gpu_without_compiler_error_says_how_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     require_compiler(torch.device("cpu"))
@@ -213,3 +219,37 @@ def test_a_gpu_without_a_compiler_is_refused_with_the_remedy(monkeypatch: pytest
         require_compiler(torch.device("cuda:0"))
     (tmp_path / "gcc").touch(mode=0o755)
     require_compiler(torch.device("cuda:0"))
+
+
+def test_open_checkpoint_model_not_found() -> None:
+    for model in ("/nowhere/at/all", "./nowhere", "nowhere"):
+        with pytest.raises(CheckpointError, match="no model"):
+            open_checkpoint(model, None)
+    with pytest.raises(CheckpointError, match=r"file\.pth does not exist"):
+        open_checkpoint("no/such/file.pth", None)
+
+
+def test_auto_dtype_follows_device_and_training() -> None:
+    for trained in (torch.float16, torch.bfloat16, None):
+        assert choose_dtype("auto", CPU, trained) == torch.float32
+        assert choose_dtype("auto", GPU, trained) == (trained or torch.bfloat16)
+        assert choose_dtype("float32", GPU, trained) == torch.float32
+        assert choose_dtype("bfloat16", GPU, trained) == torch.bfloat16
+    assert choose_dtype("float16", GPU, torch.float16) == torch.float16
+
+
+def test_dtype_unknown_or_overflowing_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="trained in bfloat16 and overflows in float16"):
+        choose_dtype("float16", GPU, torch.bfloat16)
+    with pytest.raises(DeviceError, match=r"dtype must be auto, .*, got 'float8'"):
+        choose_dtype("float8", CPU, None)
+
+
+def test_device_unknown_or_absent_is_refused() -> None:
+    assert choose_device("cpu") == CPU
+    for name in ("tpu", "cuda:x", "cuda:"):
+        with pytest.raises(DeviceError, match=f"device must be auto, cpu, cuda or cuda:<index>, got '{name}'"):
+            choose_device(name)
+    absent = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(DeviceError, match=f"{absent} does not exist"):
+        choose_device(absent)

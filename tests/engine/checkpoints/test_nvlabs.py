@@ -1,4 +1,4 @@
-"""NVlabs' .pth against the same transformer in diffusers layout."""
+"""NVlabs' .pth files against the same transformers in diffusers layout."""
 
 import pickle
 import shutil
@@ -10,8 +10,7 @@ import torch
 from diffusers import SanaPipeline, SanaSprintPipeline, SanaTransformer2DModel
 
 from engine import CheckpointError, GenerationParams
-from engine.checkpoints.diffusers import open_checkpoint
-from engine.checkpoints.loader import load_models
+from engine.checkpoints.loader import load_models, open_checkpoint
 from engine.checkpoints.nvlabs import convert_keys, infer_config, read_pth
 from engine.models.configs import SanaConfig
 
@@ -43,7 +42,7 @@ FP16_TRAINED = ("0.6B-1024", "1.6B-512")
 
 @pytest.fixture
 def beside(tmp_path: Path, checkpoint: Callable[[str], Path]) -> Callable[[str], Path]:
-    """A .pth of a family with the other parts, and config.json, in folders beside it."""
+    """A family's .pth, with the other parts and the transformer's config.json in folders beside it."""
 
     def write(name: str) -> Path:
         source = checkpoint(name)
@@ -58,7 +57,9 @@ def beside(tmp_path: Path, checkpoint: Callable[[str], Path]) -> Callable[[str],
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_identical_tensors(name: str, beside: Callable[[str], Path], checkpoint: Callable[[str], Path]) -> None:
+def test_pth_loads_the_same_tensors_as_diffusers(
+    name: str, beside: Callable[[str], Path], checkpoint: Callable[[str], Path]
+) -> None:
     folder = open_checkpoint(str(checkpoint(name)), torch.float32)
     pth = open_checkpoint(str(beside(name)), torch.float32)
     expected = load_models(folder, CPU, torch.float32).transformer.state_dict()
@@ -68,7 +69,7 @@ def test_identical_tensors(name: str, beside: Callable[[str], Path], checkpoint:
     assert pth.solver == folder.solver
 
 
-def test_the_picture_of_a_pth(
+def test_pth_image_equals_diffusers(
     beside: Callable[[str], Path], reference: Callable[[str], SanaPipeline | SanaSprintPipeline]
 ) -> None:
     params = GenerationParams("a cat", 96, 64, 4, 4.5, seed=3)
@@ -77,7 +78,7 @@ def test_the_picture_of_a_pth(
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_the_configuration_of_every_released_model_shows_in_its_shapes(name: str) -> None:
+def test_pth_config_of_released_models_is_inferred(name: str) -> None:
     with torch.device("meta"):
         theirs = SanaTransformer2DModel(**RELEASED[name])
     state = to_nvlabs(theirs.state_dict(), theirs.config.sample_size)
@@ -86,7 +87,7 @@ def test_the_configuration_of_every_released_model_shows_in_its_shapes(name: str
     assert convert_keys(state).keys() == theirs.state_dict().keys()
 
 
-def test_a_bf16_pth_is_not_clamped() -> None:
+def test_pth_in_bf16_is_not_clamped() -> None:
     with torch.device("meta"):
         state = SanaTransformer2DModel(**BASE_06B).to(torch.bfloat16).state_dict()
     assert not infer_config(to_nvlabs(state, 32), Path("Sana.pth")).clamp_attention
@@ -96,13 +97,13 @@ def test_a_bf16_pth_is_not_clamped() -> None:
     ("name", "stored", "trained"),
     [
         ("sana-1.0-fp16", torch.float16, torch.float16),
-        ("sana-1.0-fp16", torch.float32, None),  # not to be told from the bf16-trained 1.0: bf16 with the clamp
+        ("sana-1.0-fp16", torch.float32, None),  # looks like the bf16-trained 1.0: bf16 with the clamp
         ("sana-1.0", torch.bfloat16, torch.bfloat16),
         ("sana-2k", torch.float32, torch.bfloat16),  # must not run in fp16
         ("sana-1.5", torch.float32, torch.bfloat16),
     ],
 )
-def test_the_training_dtype_of_a_pth(
+def test_pth_training_dtype(
     name: str, stored: torch.dtype, trained: torch.dtype | None, beside: Callable[[str], Path]
 ) -> None:
     path = beside(name)
@@ -113,14 +114,14 @@ def test_the_training_dtype_of_a_pth(
     assert opened.transformer.clamp_attention == (name == "sana-1.0-fp16")
 
 
-def test_a_width_no_released_model_has_needs_its_config() -> None:
+def test_pth_unknown_width_needs_config() -> None:
     with torch.device("meta"):
         state = SanaTransformer2DModel(**TRANSFORMER).state_dict()
-    with pytest.raises(CheckpointError, match=r"no released SANA is 64 wide; put its transformer/config\.json"):
+    with pytest.raises(CheckpointError, match=r"must be 1152 or 2240 .*, got 64; .*transformer/config\.json beside"):
         infer_config(to_nvlabs(state, 32), Path("Sana.pth"))
 
 
-def test_a_key_too_many_and_a_key_missing_are_named(beside: Callable[[str], Path]) -> None:
+def test_pth_unknown_and_missing_keys_are_named(beside: Callable[[str], Path]) -> None:
     path = beside("sana-1.0")
     state = torch.load(path, weights_only=True)["state_dict"]
     state["blocks.0.attn.extra.weight"] = torch.zeros(1)
@@ -131,15 +132,15 @@ def test_a_key_too_many_and_a_key_missing_are_named(beside: Callable[[str], Path
         load_models(opened, CPU, torch.float32)
 
 
-class Evil:
-    """Pickles to code."""
+class Malicious:
+    """An object whose pickle runs code."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('pickled code ran')",)
 
 
 @pytest.mark.parametrize("content", ["truncated", "text", "code", "no dict", "another model"])
-def test_files_that_are_no_sana_are_refused_in_one_line(content: str, tmp_path: Path) -> None:
+def test_pth_invalid_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.pth"
     torch.save({"state_dict": {"weight": torch.zeros(1000)}}, path)
     if content == "truncated":
@@ -147,7 +148,7 @@ def test_files_that_are_no_sana_are_refused_in_one_line(content: str, tmp_path: 
     elif content == "text":
         path.write_text("not a checkpoint")
     elif content == "code":
-        path.write_bytes(pickle.dumps(Evil()))
+        path.write_bytes(pickle.dumps(Malicious()))
     elif content == "no dict":
         torch.save(torch.zeros(3), path)
     with pytest.raises(CheckpointError, match=r"bad\.pth") as caught:

@@ -1,4 +1,4 @@
-"""FP8: what is quantized, where it is refused, and what it costs in the embedded checkpoint's pictures."""
+"""FP8: which layers are quantized, which devices are refused, and the error in images of the embedded model."""
 
 from copy import deepcopy
 
@@ -19,14 +19,14 @@ from ..worker.stepping import Engine
 MIN_PSNR = 28.0
 
 
-def test_fp8_draws_the_picture_of_fp32() -> None:
+def test_fp8_images_are_close_to_fp32() -> None:
     full, eight = Engine("demo").generate(REQUESTS), Engine("demo", quantization="fp8").generate(REQUESTS)
     for expected, drawn in zip(full, eight, strict=True):
         assert np.std(expected) > 10
-        assert MIN_PSNR <= psnr(drawn, expected) < 80  # above, nothing would have been quantized
+        assert MIN_PSNR <= psnr(drawn, expected) < 80  # equal images would mean that nothing was quantized
 
 
-def test_the_large_products_and_no_others_are_quantized() -> None:
+def test_fp8_replaces_large_products_only() -> None:
     config = SanaConfig.from_dict({"num_layers": 1})
     with torch.device("meta"):
         transformer = SanaTransformer(config)
@@ -42,8 +42,8 @@ def test_the_large_products_and_no_others_are_quantized() -> None:
     assert all(m.weight.element_size() == 1 for m in transformer.modules() if isinstance(m, FP8Linear))
 
 
-def test_packed_projections_are_quantized_as_each_alone() -> None:
-    """As on a GPU: every output channel has its own scale."""
+def test_fp8_packed_projections_equal_separate_ones() -> None:
+    """Packed as on a GPU. Each output channel has its own scale."""
     torch.manual_seed(0)
     alone = SanaTransformer(SanaConfig(num_layers=1, num_attention_heads=2, num_cross_attention_heads=2))
     packed = deepcopy(alone)
@@ -58,7 +58,7 @@ def test_packed_projections_are_quantized_as_each_alone() -> None:
 
 
 @pytest.mark.parametrize(("capability", "fits"), [((8, 0), False), ((8, 6), False), ((8, 9), True), ((9, 0), True)])
-def test_older_gpus_are_refused_by_name(
+def test_fp8_on_older_gpu_is_refused_by_name(
     capability: tuple[int, int], fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -67,10 +67,10 @@ def test_older_gpus_are_refused_by_name(
     if fits:
         check_quantization("fp8", device)
         return
-    with pytest.raises(DeviceError, match=rf"needs compute capability 8\.9.*cuda:0 has 8\.{capability[1]}"):
+    with pytest.raises(DeviceError, match=rf"needs compute capability 8\.9 .*cuda:0 has 8\.{capability[1]}"):
         check_quantization("fp8", device)
 
 
-def test_an_unknown_quantization_is_refused() -> None:
-    with pytest.raises(DeviceError, match="no quantization 'int4': give none or fp8"):
+def test_quantization_unknown_is_refused() -> None:
+    with pytest.raises(DeviceError, match="quantization must be none or fp8, got 'int4'"):
         EngineCore(EngineConfig(device="cpu", quantization="int4"), lambda event: None)

@@ -24,8 +24,7 @@ WIDTH_896 = dict(
 CHILD = """
 import os, sys, torch
 from pathlib import Path
-from engine.checkpoints.diffusers import open_checkpoint
-from engine.checkpoints.loader import load_models, load_tokenizer
+from engine.checkpoints.loader import load_models, load_tokenizer, open_checkpoint
 def peak(): return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 torch.zeros(8).to(torch.bfloat16).sum()  # first use of torch and transformers allocates too
 load_tokenizer(Path(sys.argv[1]) / "tokenizer")
