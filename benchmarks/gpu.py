@@ -240,7 +240,8 @@ def run_model(clock: Clock, model: str, args: argparse.Namespace, dtype: torch.d
 def capture(clock: Clock, runner: ModelRunner) -> None:
     """Captures the CUDA graphs, where there are any, and prints their cost."""
     started = time.perf_counter()
-    runner.capture_graphs(MAX_GRAPH_TOKENS)
+    if clock.device.type == "cuda":
+        runner.capture_graphs(MAX_GRAPH_TOKENS)
     if runner.graphs is not None:
         seconds, held = time.perf_counter() - started, runner.memory_bytes / 2**30
         print(f"{len(runner.graphs.graphs)} graphs captured in {seconds:.1f} s; {held:.1f} GiB held")

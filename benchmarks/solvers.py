@@ -18,6 +18,7 @@ from engine import EngineConfig, Event, Failed, Finished, GenerationParams, Step
 from engine.messages import Submit
 from engine.worker.core import EngineCore
 from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps
+from kernels.guided_step import Coefficients
 from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
 from server.evaluation.suite import KINDS
 
@@ -36,9 +37,12 @@ def psnr(mark: Mark, exact: Mark) -> float:
 def euler_schedule(steps: int, shift: float) -> Schedule:
     """Euler's x + (sigma' - sigma) v on the same noise levels, as coefficients of `solver_step`."""
     sigmas = flow_sigmas(steps, shift)
-    rows = [[1.0, -sigma, following / sigma, 1 - following / sigma, 0.0, 0.0] for sigma, following in pairwise(sigmas)]
+    coefficients = [
+        Coefficients(1.0, -sigma, following / sigma, 1 - following / sigma, change_scale=0.0, noise_scale=0.0)
+        for sigma, following in pairwise(sigmas.tolist())
+    ]
     times = torch.from_numpy(flow_timesteps(sigmas)).float()
-    return Schedule(times, 1.0, torch.ones(steps), torch.tensor(rows, dtype=torch.float32))
+    return Schedule(times, 1.0, torch.ones(steps), tuple(coefficients))
 
 
 def examine_core(

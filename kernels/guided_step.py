@@ -5,6 +5,8 @@ denoised = data_latents * x + data_output * output
 x_next   = x_scale * x + denoised_scale * denoised + change_scale * (denoised - old_denoised) + noise_scale * noise
 """
 
+from typing import Generic, NamedTuple, TypeVar
+
 import torch
 import triton
 import triton.language as tl
@@ -13,6 +15,24 @@ from .dispatch import block_size, uses_kernels
 
 ELEMENTS = 1024
 """Elements per program: a 1024 px image has 32,768 values, so larger programs would be too few for a GPU."""
+
+Value = TypeVar("Value")
+
+
+class Coefficients(NamedTuple, Generic[Value]):
+    """Coefficients of one solver step, named as in the formula, in the order of the columns of the op's table."""
+
+    data_latents: Value
+    data_output: Value
+    x_scale: Value
+    denoised_scale: Value
+    change_scale: Value
+    noise_scale: Value
+
+
+COLUMNS = tl.constexpr(len(Coefficients._fields))
+# The columns of `Coefficients` once more, because a kernel can read a global only if it is a constexpr.
+DATA_LATENTS, DATA_OUTPUT, X_SCALE, DENOISED_SCALE, CHANGE_SCALE, NOISE_SCALE = map(tl.constexpr, range(COLUMNS.value))
 
 
 def guided_step(
@@ -32,7 +52,7 @@ def guided_step(
         output: [T, C] in any dtype.
         conditional, unconditional: row of output for each token of x, int64 [R]; both the same without guidance.
         guidance: fp32 [R, 1].
-        coefficients: fp32 [R, 6], in the order of the formula.
+        coefficients: fp32 [R, 6], columns of `Coefficients`.
 
     Returns:
         The next latents and the denoised estimate, fp32 [R, C].
@@ -90,14 +110,15 @@ def solver_step(
 
     Args:
         x, output, old_denoised, noise: fp32 [R, C]; the last two count only if their coefficient is not 0.
-        coefficients: fp32 [R, 6] (or [1, 6] for all rows).
+        coefficients: fp32 [R, 6], columns of `Coefficients` (or [1, 6] for all rows).
 
     Returns:
         The next latents and the denoised estimate, fp32 [R, C].
     """
-    data_latents, data_output, x_scale, denoised_scale, change_scale, noise_scale = coefficients.split(1, dim=-1)
-    denoised = data_latents * x + data_output * output
-    x_next = x_scale * x + denoised_scale * denoised + change_scale * (denoised - old_denoised) + noise_scale * noise
+    a = Coefficients(*coefficients.split(1, dim=-1))  # [R, 1] each
+    denoised = a.data_latents * x + a.data_output * output
+    x_next = a.x_scale * x + a.denoised_scale * denoised
+    x_next = x_next + a.change_scale * (denoised - old_denoised) + a.noise_scale * noise
     return x_next, denoised
 
 
@@ -129,12 +150,12 @@ def _guided_step_kernel(
     c = tl.load(output + tl.load(conditional + row, there, 0) * width + column, mask, 0.0).to(tl.float32)
     u = tl.load(output + tl.load(unconditional + row, there, 0) * width + column, mask, 0.0).to(tl.float32)
     guided = u + tl.load(guidance + row, there, 0.0) * (c - u)
-    own = coefficients + row * 6
-    estimate = tl.load(own, there, 0.0) * latents + tl.load(own + 1, there, 0.0) * guided
+    own = coefficients + row * COLUMNS
+    estimate = tl.load(own + DATA_LATENTS, there, 0.0) * latents + tl.load(own + DATA_OUTPUT, there, 0.0) * guided
     tl.store(denoised + place, estimate, mask)
     change = estimate - tl.load(old_denoised + place, mask, 0.0)
-    result = tl.load(own + 2, there, 0.0) * latents + tl.load(own + 3, there, 0.0) * estimate
-    result += tl.load(own + 4, there, 0.0) * change
+    result = tl.load(own + X_SCALE, there, 0.0) * latents + tl.load(own + DENOISED_SCALE, there, 0.0) * estimate
+    result += tl.load(own + CHANGE_SCALE, there, 0.0) * change
     if noise is not None:
-        result += tl.load(own + 5, there, 0.0) * tl.load(noise + place, mask, 0.0)
+        result += tl.load(own + NOISE_SCALE, there, 0.0) * tl.load(noise + place, mask, 0.0)
     tl.store(x_next + place, result, mask)

@@ -1,4 +1,4 @@
-"""The settings in transformer/config.json and vae/config.json that decide the arithmetic."""
+"""Settings in transformer/config.json and vae/config.json that change what the networks compute."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from ..errors import CheckpointError
 
 @dataclass(frozen=True)
 class SanaConfig:
-    """transformer/config.json of a diffusers checkpoint, as far as it decides the arithmetic."""
+    """Settings in transformer/config.json of a diffusers checkpoint that change what is computed."""
 
     in_channels: int = 32
     num_attention_heads: int = 70
@@ -28,11 +28,12 @@ class SanaConfig:
     qk_norm: str | None = None
     timestep_scale: float = 1.0
     clamp_attention: bool = False
-    """Trained in fp16 with self-attention output clamped to +-65504; kept in every dtype. Not in config.json."""
+    """Whether the checkpoint was trained in fp16 with self-attention output clamped to +-65504. The clamp is kept in
+    every dtype. It is not in config.json."""
 
     @classmethod
     def from_dict(cls, config: dict[str, Any], clamp_attention: bool = False) -> "SanaConfig":
-        """Raises CheckpointError for a transformer this engine would compute wrongly."""
+        """Absent keys take the defaults. Raises CheckpointError for a transformer this engine does not support."""
         fields = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         known = cls(**(fields | {"clamp_attention": clamp_attention}))
         wanted = {
@@ -44,8 +45,8 @@ class SanaConfig:
         for name, allowed in wanted.items():
             if config.get(name, allowed[0]) not in allowed:
                 raise CheckpointError(
-                    f"transformer/config.json: {name} = {config[name]!r} is not a released SANA; this server reads "
-                    f"{' or '.join(map(repr, allowed))}"
+                    f"transformer/config.json: {name} must be {' or '.join(map(repr, allowed))} as in the released "
+                    f"models, got {config[name]!r}"
                 )
         return known
 
@@ -85,7 +86,7 @@ class DCAEConfig:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "DCAEConfig":
-        """Absent keys take diffusers' defaults. Raises CheckpointError for a decoder this engine cannot run."""
+        """Absent keys take diffusers' defaults. Raises CheckpointError for a decoder this engine does not support."""
         widths = (128, 256, 512, 512, 1024, 1024)
         scales = ((), (), (), (5,), (5,), (5,))
 
@@ -108,7 +109,7 @@ class DCAEConfig:
 
         norms = set(per_stage("decoder_norm_types", "rms_norm", 1))
         if norms != {"rms_norm"}:
-            raise CheckpointError(f"vae/config.json: decoder_norm_types {sorted(norms)} is not SANA's rms_norm")
+            raise CheckpointError(f"vae/config.json: decoder_norm_types must be rms_norm, got {sorted(norms)}")
         down = config.get("downsample_block_type", "pixel_unshuffle")
         up = config.get("upsample_block_type", "pixel_shuffle")
         return cls(
@@ -124,5 +125,5 @@ class DCAEConfig:
 
     @property
     def compression(self) -> int:
-        """Pixels per latent along one side."""
+        """Pixels per latent pixel along one side."""
         return 2 ** (len(self.decoder.widths) - 1)

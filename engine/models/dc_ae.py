@@ -1,7 +1,7 @@
 """DC-AE, the 32x autoencoder of SANA (arXiv 2410.10733): latents to pixels, and pixels to latents for training.
 
 Stages count from the outermost (full resolution). The decoder's shallow stages are local, so they run in bands of rows
-with exact halos: a 4096 x 4096 picture costs bounded memory and no seam.
+with exact halos: a 4096 x 4096 image takes bounded memory and has no seams.
 """
 
 import math
@@ -12,19 +12,29 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .configs import DCAEConfig, HalfConfig
-from .dc_ae_blocks import DownBlock, EfficientViTBlock, ResBlock, RMSNorm2d, UpBlock, checked_activation
+from .dc_ae_blocks import (
+    DownBlock,
+    EfficientViTBlock,
+    LayoutCache,
+    ResBlock,
+    RMSNorm2d,
+    UpBlock,
+    checked_activation,
+)
 
 BAND_ELEMENTS = 2**28
-"""Largest tensor of a band: 1 GiB in fp32, 2 Mpx of the real decoder's 128 channels. Smaller bands repeat more halo."""
+"""Largest tensor of a band: 1 GiB in fp32, 2 Mpx of the real decoder's 128 channels. Smaller bands repeat more of the
+halo."""
 
 
-def stage_blocks(config: DCAEConfig, half: HalfConfig, stage: int) -> list[nn.Module]:
+def stage_blocks(config: DCAEConfig, half: HalfConfig, stage: int, layouts: LayoutCache) -> list[nn.Module]:
+    """The blocks of a stage, without resampling. Raises CheckpointError for an unknown block type."""
     width, kind, layers = half.widths[stage], half.block_types[stage], range(half.layers[stage])
     if kind == "ResBlock":
         return [ResBlock(width, half.acts[stage]) for _ in layers]
     if kind == "EfficientViTBlock":
-        return [EfficientViTBlock(width, config.attention_head_dim, half.scales[stage]) for _ in layers]
-    raise CheckpointError(f"vae/config.json: block type {kind!r} is neither ResBlock nor EfficientViTBlock")
+        return [EfficientViTBlock(width, config.attention_head_dim, half.scales[stage], layouts) for _ in layers]
+    raise CheckpointError(f"vae/config.json: block type must be ResBlock or EfficientViTBlock, got {kind!r}")
 
 
 class DCAEEncoder(nn.Module):
@@ -32,6 +42,7 @@ class DCAEEncoder(nn.Module):
 
     def __init__(self, config: DCAEConfig) -> None:
         super().__init__()
+        self.layouts = LayoutCache()
         half = config.encoder
         shuffle = half.resample == "pixel_unshuffle"
         self.conv_in: nn.Module
@@ -41,7 +52,7 @@ class DCAEEncoder(nn.Module):
             self.conv_in = DownBlock(config.in_channels, half.widths[1], shuffle, shortcut=False)
         self.down_blocks = nn.ModuleList()
         for stage, layers in enumerate(half.layers):
-            blocks = stage_blocks(config, half, stage)
+            blocks = stage_blocks(config, half, stage, self.layouts)
             if layers > 0 and stage < len(half.widths) - 1:
                 blocks.append(DownBlock(half.widths[stage], half.widths[stage + 1], shuffle))
             self.down_blocks.append(nn.Sequential(*blocks))
@@ -61,6 +72,7 @@ class DCAEDecoder(nn.Module):
 
     def __init__(self, config: DCAEConfig) -> None:
         super().__init__()
+        self.layouts = LayoutCache()
         half = config.decoder
         interpolate = half.resample == "interpolate"
         self.compression = config.compression
@@ -68,7 +80,7 @@ class DCAEDecoder(nn.Module):
         self.repeats = half.widths[-1] // config.latent_channels if half.shortcut else 0
         stages = []
         for stage, layers in enumerate(half.layers):
-            blocks = stage_blocks(config, half, stage)
+            blocks = stage_blocks(config, half, stage, self.layouts)
             if layers > 0 and stage < len(half.widths) - 1:
                 blocks.insert(0, UpBlock(half.widths[stage + 1], half.widths[stage], interpolate))
             stages.append(nn.Sequential(*blocks))
@@ -86,7 +98,7 @@ class DCAEDecoder(nn.Module):
         self.elements_per_pixel = max(half.widths[stage] / 4**stage for stage in range(self.local_stages))
 
     def freeze(self) -> None:
-        """Once the weights are loaded: prepares what is computed from them alone."""
+        """Prepares what depends on the weights alone. Call it once they are loaded."""
         for module in self.modules():
             if isinstance(module, UpBlock):
                 module.freeze()
@@ -95,7 +107,11 @@ class DCAEDecoder(nn.Module):
         return self.shallow(self.deep(latents))
 
     def bands(self, latents: torch.Tensor, band_elements: int = BAND_ELEMENTS) -> Iterator[tuple[slice, torch.Tensor]]:
-        """The same pixels as `forward`, a band of rows at a time: (rows, [N, 3, rows, W]). Peak memory is one band."""
+        """Yields the pixels of `forward` in bands of rows, as (rows, [N, 3, rows, W]). Peak memory is that of one band.
+
+        Args:
+            band_elements: largest tensor of a band, in elements.
+        """
         deep = self.deep(latents)
         height = deep.shape[-2]
         scale = latents.shape[-2] * self.compression // height
@@ -111,7 +127,7 @@ class DCAEDecoder(nn.Module):
             )
 
     def deep(self, latents: torch.Tensor) -> torch.Tensor:
-        """conv_in and the stages that see the whole image."""
+        """conv_in and the stages with attention, whose output depends on the whole image."""
         x = self.conv_in(latents)
         if self.repeats:
             x = x + latents.repeat_interleave(self.repeats, dim=1)
@@ -120,14 +136,14 @@ class DCAEDecoder(nn.Module):
         return x
 
     def shallow(self, x: torch.Tensor) -> torch.Tensor:
-        """The outermost stages, made of convolutions and per-pixel norms only, and the output convolution."""
+        """The outermost stages, which have only convolutions and per-pixel norms, and the output convolution."""
         for block in reversed(self.up_blocks[: self.local_stages]):
             x = block(x)
         return self.conv_out(self.norm_out(x, act=self.act))
 
 
 def local_stages(half: HalfConfig) -> int:
-    """How many outermost stages are local: those before the first with attention, at most all but the deepest."""
+    """Number of outermost stages that are local: those before the first with attention, at most all but the deepest."""
     for stage, kind in enumerate(half.block_types[:-1]):
         if kind != "ResBlock":
             return stage
@@ -135,7 +151,7 @@ def local_stages(half: HalfConfig) -> int:
 
 
 def halo_rows(half: HalfConfig, stages: int) -> int:
-    """Rows of the shallow part's input that an output row depends on beyond its own, on either side."""
+    """Rows above, and as many below, of the shallow part's input that an output row depends on beyond its own."""
     rows = 0.0
     for stage in range(stages):
         scale = 2 ** (stages - stage)  # rows of this stage per row of the input

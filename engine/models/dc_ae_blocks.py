@@ -1,9 +1,7 @@
 """Blocks of DC-AE on [N, C, H, W] tensors: residual convolutions, multi-scale linear attention, resampling.
 
-Tensors are channels-last in memory, so that norms over channels and 1x1 products read contiguous rows.
+Tensors are channels-last in memory, so that norms over channels and 1x1 products read contiguous vectors.
 """
-
-from collections import deque
 
 import torch
 import torch.nn.functional as F
@@ -21,32 +19,51 @@ from ..errors import CheckpointError
 from .linear import PointwiseConv
 
 FFN_BAND_ELEMENTS = 2**26
-"""Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); beyond it, bands of rows."""
+"""Largest hidden tensor of a Mix-FFN computed at once (256 MiB in fp32); a larger one is computed in bands of rows."""
+MAX_LAYOUTS = 32
+"""Layouts that one network keeps. A decode needs less than ten, bands included."""
 
 
-recent_layouts: deque[TokenLayout] = deque(maxlen=32)
-"""A decode needs less than ten. A CUDA graph reads their tables: who captured one has to keep them."""
+class LayoutCache:
+    """Token layouts of the image shapes seen last, shared by the blocks of one network.
 
+    A layout copies its tables to the device when they are first read: with the cache that happens once per shape
+    instead of once per block and image. A CUDA graph reads the tables at their address, so its owner has to keep the
+    layouts that it used.
+    """
 
-def image_layout(pixels: torch.Tensor) -> TokenLayout:
-    """[N, H, W, C] as packed images without text. Its tables are copied to the device once, not in every block."""
-    n, height, width, _ = pixels.shape
-    sizes = ((height, width),) * n
-    for layout in recent_layouts:
-        if layout.sizes == sizes and layout.device == pixels.device:
-            return layout
-    recent_layouts.append(TokenLayout(sizes, ((0, 1),) * n, pixels.device))
-    return recent_layouts[-1]
+    def __init__(self) -> None:
+        self._layouts: dict[tuple[torch.Size, torch.device], TokenLayout] = {}
+
+    @property
+    def layouts(self) -> tuple[TokenLayout, ...]:
+        return tuple(self._layouts.values())
+
+    def layout_of(self, pixels: torch.Tensor) -> TokenLayout:
+        """Layout of [N, H, W, C] as N packed images without text."""
+        key = pixels.shape[:3], pixels.device
+        layout = self._layouts.pop(key, None)
+        if layout is None:
+            n, height, width = key[0]
+            layout = TokenLayout(((height, width),) * n, ((0, 1),) * n, pixels.device)
+            if len(self._layouts) == MAX_LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+        self._layouts[key] = layout  # a dict keeps its order: the least recently used is the first
+        return layout
+
+    def clear(self) -> None:
+        self._layouts.clear()
 
 
 def checked_activation(name: str) -> str:
+    """`name`, if the kernels have this activation. Raises CheckpointError for any other."""
     if name not in ACTIVATIONS:
-        raise CheckpointError(f"vae/config.json: activation {name!r} is none of {', '.join(ACTIVATIONS)}")
+        raise CheckpointError(f"vae/config.json: activation must be {' or '.join(ACTIVATIONS)}, got {name!r}")
     return name
 
 
 class RMSNorm2d(nn.Module):
-    """RMSNorm over channels at every pixel, then an activation, plus a residual, where they are given."""
+    """RMSNorm over channels at every pixel, then an optional activation, plus an optional residual."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,11 +71,14 @@ class RMSNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None, act: str | None = None) -> torch.Tensor:
-        rows = None if residual is None else residual.movedim(1, -1)
-        return rms_norm(x.movedim(1, -1), self.weight, self.bias, residual=rows, act=act).movedim(-1, 1)
+        if residual is not None:
+            residual = residual.movedim(1, -1)
+        return rms_norm(x.movedim(1, -1), self.weight, self.bias, residual=residual, act=act).movedim(-1, 1)
 
 
 class ResBlock(nn.Module):
+    """3x3 convolution, activation, 3x3 convolution and RMSNorm, plus the input."""
+
     def __init__(self, width: int, act: str) -> None:
         super().__init__()
         self.act = checked_activation(act)
@@ -95,7 +115,7 @@ class UpBlock(nn.Module):
         self.phases: torch.Tensor | None = None
 
     def freeze(self) -> None:
-        """Folds the weights of an enlarging convolution into its phases; they must not change any more."""
+        """Folds the weights of an upsampling convolution into its four phases; they must not change afterwards."""
         if self.interpolate:
             self.phases = phase_weights(self.conv.weight)
 
@@ -124,8 +144,9 @@ class MultiScaleProjection(nn.Module):
 class MultiScaleLinearAttention(nn.Module):
     """EfficientViT's ReLU linear attention over the whole image, with extra heads on k x k aggregated tokens."""
 
-    def __init__(self, width: int, head_dim: int, scales: tuple[int, ...]) -> None:
+    def __init__(self, width: int, head_dim: int, scales: tuple[int, ...], layouts: LayoutCache) -> None:
         super().__init__()
+        self.layouts = layouts
         heads = width // head_dim
         inner = heads * head_dim
         self.head_dim = head_dim
@@ -144,18 +165,19 @@ class MultiScaleLinearAttention(nn.Module):
         return self.norm_out(self.to_out(attended).movedim(-1, 1), residual=x)
 
     def attend(self, qkv: torch.Tensor) -> torch.Tensor:
-        """[N, 3C, H, W] to [N, H, W, C]. Channels are groups of 3 head_dim: a head's q, k and v."""
+        """[N, 3C, H, W] to [N, H, W, C]. Channels are groups of 3 * head_dim: q, k and v of one head."""
         n, _, height, width = qkv.shape
         pixels = qkv.movedim(1, -1)
         q, k, v = pixels.reshape(n * height * width, -1, 3, self.head_dim).unbind(2)
-        return linear_attention(q, k, v, image_layout(pixels)).reshape(n, height, width, -1)
+        return linear_attention(q, k, v, self.layouts.layout_of(pixels)).reshape(n, height, width, -1)
 
 
 class GLUMBConv(nn.Module):
     """Mix-FFN with RMSNorm and residual."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, layouts: LayoutCache) -> None:
         super().__init__()
+        self.layouts = layouts
         hidden = 4 * width
         self.conv_inverted = PointwiseConv(width, 2 * hidden)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
@@ -175,17 +197,20 @@ class GLUMBConv(nn.Module):
         return out
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
+        """`forward` without bands."""
         pixels = x.movedim(1, -1)  # [N, H, W, C]
         hidden = self.conv_inverted(pixels.flatten(0, 2))
-        gated = glu_conv(hidden, self.conv_depth.weight, self.conv_depth.bias, image_layout(pixels))
+        gated = glu_conv(hidden, self.conv_depth.weight, self.conv_depth.bias, self.layouts.layout_of(pixels))
         return self.norm(self.conv_point(gated).view(pixels.shape).movedim(-1, 1), residual=x)
 
 
 class EfficientViTBlock(nn.Module):
-    def __init__(self, width: int, head_dim: int, scales: tuple[int, ...]) -> None:
+    """Multi-scale linear attention, then a Mix-FFN."""
+
+    def __init__(self, width: int, head_dim: int, scales: tuple[int, ...], layouts: LayoutCache) -> None:
         super().__init__()
-        self.attn = MultiScaleLinearAttention(width, head_dim, scales)
-        self.conv_out = GLUMBConv(width)
+        self.attn = MultiScaleLinearAttention(width, head_dim, scales, layouts)
+        self.conv_out = GLUMBConv(width, layouts)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv_out(self.attn(x))

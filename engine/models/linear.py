@@ -1,4 +1,4 @@
-"""Matrix products of token rows in which a row does not depend on how many others there are, on the CPU in fp32."""
+"""Matrix products whose result for a token does not depend on the number of tokens, on the CPU in fp32."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ import torch.nn.functional as F
 from torch import nn
 
 MIN_ROWS = 16
-"""MKL sums a product of fewer rows in another order, as torch 2.13 shows: up to 15 rows with AVX-512 of Intel, up to 11
-on AMD. From 16 on every row is the same to the last bit at the demo's widths; at the widths of a released SANA on one
-thread, while Intel's MKL with several cuts a product of up to 511 rows between them by its size."""
+"""MKL sums a product of fewer rows in another order (measured with torch 2.13: up to 15 rows with AVX-512 on Intel, up
+to 11 on AMD). From 16 rows on, every row is the same to the last bit at the demo's widths, and on one thread at those
+of a released SANA, where with several threads Intel's MKL splits a product of up to 511 rows by its size."""
 
 
 class Linear(nn.Linear):
-    """[T, C] to [T, out]."""
+    """Linear layer, [T, C] to [T, out]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution of the checkpoint, that is a matrix product on token rows [T, C]."""
+    """1x1 convolution in the checkpoint, a matrix product on tokens [T, C] here."""
 
     def __init__(self, width: int, out: int, bias: bool = True) -> None:
         super().__init__(width, out, 1, bias=bias)
@@ -30,7 +30,7 @@ class PointwiseConv(nn.Conv2d):
 
 
 def pack(layers: Sequence[nn.Linear]) -> Linear:
-    """One layer that computes what `layers` do, end to end. Their weights become views of its own."""
+    """One layer with the outputs of `layers` end to end. Their weights become views of its weight."""
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     with torch.device("meta"):
@@ -43,8 +43,8 @@ def pack(layers: Sequence[nn.Linear]) -> Linear:
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x: [T, C], weight: [out, C]. Too few rows are filled up with zeros."""
-    rows = x.shape[0]
-    if rows >= MIN_ROWS or x.device.type != "cpu":
+    """x [T, C] times weight [out, C], plus bias. On the CPU, x is padded with zeros to `MIN_ROWS` rows."""
+    tokens = x.shape[0]
+    if tokens >= MIN_ROWS or x.device.type != "cpu":
         return F.linear(x, weight, bias)
-    return F.linear(F.pad(x, (0, 0, 0, MIN_ROWS - rows)), weight, bias)[:rows]
+    return F.linear(F.pad(x, (0, 0, 0, MIN_ROWS - tokens)), weight, bias)[:tokens]

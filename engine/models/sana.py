@@ -1,6 +1,6 @@
 """SANA's linear diffusion transformer on a packed token matrix (arXiv 2410.10629, 2501.18427, 2503.09641).
 
-Every released family from its config alone; images of any sizes, times and texts in one call.
+One class covers every released family, by its config; a call takes images of any sizes, times and texts.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from .linear import Linear, PointwiseConv
 from .sana_blocks import RMSNorm, SanaBlock
 
 HEAD_EPS = 1e-6
-"""Of the norm before proj_out, which no config changes."""
+"""Epsilon of the norm before proj_out, which no config changes."""
 
 
 @dataclass(frozen=True)
 class PackedText:
-    """What every layer's cross-attention needs of packed texts: it does not change between steps.
+    """Texts as every layer's cross-attention reads them, projected once per prompt: no step changes them.
 
     Args:
-        keys, values: of all text rows, [layers, S, heads, D].
-        first: its output for an image whose text has one row, the first: softmax over one key is 1. [layers, texts,
-            width].
+        keys, values: [layers, S, heads, D], all texts end to end.
+        first: [layers, texts, width], output of cross-attention to the first token of each text alone, which is its
+            output for any query of an image whose text has one token: softmax over one key is 1.
     """
 
     keys: torch.Tensor
@@ -39,6 +39,7 @@ class PackedText:
 
     @property
     def length(self) -> int:
+        """Text tokens, S."""
         return self.keys.shape[1]
 
     @property
@@ -47,6 +48,7 @@ class PackedText:
 
     @staticmethod
     def cat(texts: "list[PackedText]") -> "PackedText":
+        """The texts end to end."""
         if len(texts) == 1:
             return texts[0]
         parts = zip(*((text.keys, text.values, text.first) for text in texts), strict=True)
@@ -54,6 +56,8 @@ class PackedText:
 
 
 class PatchEmbed(nn.Module):
+    """Latent tokens to the width of the transformer; patches are 1 x 1."""
+
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
         self.proj = PointwiseConv(config.in_channels, config.width)
@@ -63,6 +67,8 @@ class PatchEmbed(nn.Module):
 
 
 class CaptionProjection(nn.Module):
+    """Text embeddings to the width of the transformer."""
+
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
         self.linear_1 = Linear(config.caption_channels, config.width)
@@ -92,12 +98,15 @@ class SanaTransformer(nn.Module):
         return cast(list[SanaBlock], self.transformer_blocks)
 
     def pack(self) -> None:
-        """For a GPU, once the weights are there; on the CPU they may be views of the checkpoint's files."""
+        """Merges the q, k and v projections of self-attention. Call it once the weights are loaded.
+
+        For GPUs only: on the CPU the weights may be views of mapped files, which merging would copy.
+        """
         for block in self.blocks:
             block.attn1.pack()
 
     def project_text(self, *texts: torch.Tensor) -> PackedText:
-        """Embeddings of texts, [length, caption_channels] each, to what all layers need of them: once per prompt."""
+        """Embeddings of texts, [length, caption_channels] each, projected for all layers."""
         x = self.caption_norm(self.caption_projection(torch.cat(texts)))
         starts = upload(torch.tensor(list(accumulate(map(len, texts[:-1]), initial=0))), x.device)
         attentions = [block.attn2 for block in self.blocks]
@@ -114,9 +123,14 @@ class SanaTransformer(nn.Module):
         guidance: torch.Tensor | None = None,
         positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens: [T, in_channels]; timesteps, guidance: [N] (guidance for Sprint only). Returns [T, in_channels].
+        """Predicts the network's output for N packed images, [T, in_channels].
 
-        positions: as of `positions`, for those who keep it from step to step.
+        Args:
+            tokens: [T, in_channels].
+            timesteps: [N].
+            text: text of all images.
+            guidance: scale to embed, [N], for Sprint only.
+            positions: result of `positions`, if the caller has kept it from an earlier step.
         """
         x = self.patch_embed(tokens)
         if self.config.interpolation_scale is not None:
@@ -130,22 +144,24 @@ class SanaTransformer(nn.Module):
         ]
         norms.append((*(self.scale_shift_table + embedded[:, None]).unbind(1), layout, HEAD_EPS, False))
         constants: Sequence[torch.Tensor | None] = [None] * len(layers)
-        if layout.single_text_images:
+        if layout.single_text_images:  # their cross-attention does not depend on the image
             constants = text.first.index_select(1, layout.tables.text_index).unbind()  # [N, width] each
+        # A block ends before its last residual: adding it is fused with the modulated norm that follows, of the next
+        # block or of the output, so that x is read and written once.
         hidden = modulate(x, *norms[0])
-        for block, layer, norm, *crossed in zip(
+        for block, layer, next_norm, keys, values, constant in zip(
             self.blocks, layers, norms[1:], text.keys.unbind(), text.values.unbind(), constants, strict=True
         ):
-            x, gate, branch = block(x, hidden, layout, layer, *crossed)
-            x, hidden = gated_add_modulate(x, gate, branch, *norm)
+            x, gate, branch = block(x, hidden, layout, layer, keys, values, constant)
+            x, hidden = gated_add_modulate(x, gate, branch, *next_norm)
         return self.proj_out(hidden)
 
     def positions(self, layout: TokenLayout) -> torch.Tensor:
         """Sin-cos position embedding of the 2K and 4K checkpoints, fp32 [T, width]."""
-        config = self.config
-        return torch.cat(
-            [
-                position_embedding(size, config.width, config.sample_size, config.interpolation_scale, layout.device)
-                for size in layout.sizes
-            ]
-        )
+        config, scale = self.config, self.config.interpolation_scale
+        assert scale is not None
+        by_size = {
+            size: position_embedding(size, config.width, config.sample_size, scale, layout.device)
+            for size in set(layout.sizes)
+        }
+        return torch.cat([by_size[size] for size in layout.sizes])

@@ -18,6 +18,8 @@ FLOAT16_MAX = 65504.0
 
 
 class RMSNorm(nn.Module):
+    """RMSNorm over the last dimension."""
+
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
@@ -28,7 +30,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """The projections of self- or cross-attention, around an op of `kernels`."""
+    """Projections of self- or cross-attention; the attention itself is an op of `kernels`."""
 
     def __init__(self, config: SanaConfig, heads: int, head_dim: int, bias: bool) -> None:
         super().__init__()
@@ -37,19 +39,20 @@ class Attention(nn.Module):
         self.to_q = Linear(config.width, inner, bias=bias)
         self.to_k = Linear(config.width, inner, bias=bias)
         self.to_v = Linear(config.width, inner, bias=bias)
-        self.register_module("to_qkv", None)  # until `pack`
+        self.register_module("to_qkv", None)  # set by `pack`
         self.to_out = nn.ModuleList([Linear(inner, config.width)])
         self.norm_q = RMSNorm(inner) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(inner) if config.qk_norm else nn.Identity()
 
     @property
     def norm_weights(self) -> tuple[torch.Tensor, torch.Tensor] | tuple[()]:
-        """Of queries and keys; none without norms."""
+        """Norm weights of queries and keys; empty if the checkpoint has no such norms."""
         if isinstance(self.norm_q, RMSNorm) and isinstance(self.norm_k, RMSNorm):
             return self.norm_q.weight, self.norm_k.weight
         return ()
 
     def self_attention(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
+        """x: [T, width], as the output."""
         if self.to_qkv is None:
             q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.to_q, self.to_k, self.to_v))
         else:
@@ -57,7 +60,7 @@ class Attention(nn.Module):
         return self.output(linear_attention(q, k, v, layout, *self.norm_weights))
 
     def pack(self) -> None:
-        """From now on one product makes q, k and v of self-attention: x is read once."""
+        """Merges the projections of self-attention: one product makes q, k and v, and reads x once."""
         self.to_qkv = pack((self.to_q, self.to_k, self.to_v))
 
     def cross_attention(
@@ -68,17 +71,20 @@ class Attention(nn.Module):
         return self.output(cross_attention(queries, keys, values, layout, *self.norm_weights[:1]))
 
     def keys(self, x: torch.Tensor) -> torch.Tensor:
+        """Text [S, width] to [S, heads, D]."""
         return self.norm_k(self.to_k(x)).unflatten(-1, (self.heads, -1))
 
     def values(self, x: torch.Tensor) -> torch.Tensor:
+        """Text [S, width] to [S, heads, D]."""
         return self.to_v(x).unflatten(-1, (self.heads, -1))
 
     def output(self, x: torch.Tensor) -> torch.Tensor:
+        """Heads [..., heads, D] to [..., width]."""
         return self.to_out[0](x.flatten(-2))
 
 
 class GLUMBConv(nn.Module):
-    """Mix-FFN: 1x1, SiLU, depthwise 3x3 with GLU, 1x1."""
+    """Mix-FFN: 1x1 convolution, SiLU, depthwise 3x3 convolution with GLU, 1x1 convolution."""
 
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
@@ -92,9 +98,11 @@ class GLUMBConv(nn.Module):
 
 
 class SanaBlock(nn.Module):
+    """Self-attention, cross-attention and Mix-FFN, with AdaLN-single modulation."""
+
     def __init__(self, config: SanaConfig) -> None:
         super().__init__()
-        self.fp8 = False  # the products behind the norms take their rows quantized
+        self.fp8 = False  # whether the products after the norms take quantized input
         self.eps, self.limit = config.norm_eps, FLOAT16_MAX if config.clamp_attention else None
         self.attn1 = Attention(config, config.num_attention_heads, config.attention_head_dim, config.attention_bias)
         self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
@@ -112,23 +120,24 @@ class SanaBlock(nn.Module):
         values: torch.Tensor,
         constants: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The block up to its last residual, which the next norm takes along.
+        """The block without its last residual, which is added by the op of the next norm.
 
         Args:
-            x, hidden: [T, width], the second normed and modulated.
+            x, hidden: [T, width]; the second is x after this block's first modulated norm.
             modulation: [N, 6, width] of this layer.
-            keys, values: [S, heads, D] of this layer.
-            constants: output of cross-attention for the rows behind `layout.attended`, by images, [N, width].
+            keys, values: text of this layer, [S, heads, D].
+            constants: output of cross-attention for each image with one text token, [N, width]. Their tokens are those
+                after the first `layout.attended`.
 
         Returns:
             x, gate [N, width] and branch [T, width]: the block's output is x + gate * branch.
         """
         _, _, gate1, shift2, scale2, gate2 = modulation.unbind(1)
         attended = self.attn1.self_attention(hidden, layout)
-        x, asking = gated_add(x, gate1, attended, layout, self.limit, self.fp8)
+        x, queries = gated_add(x, gate1, attended, layout, self.limit, self.fp8)
         if self.norm2.elementwise_affine:  # (normed * weight + bias) * (1 + scale) + shift, as one scale and shift
             shift2 = torch.addcmul(shift2, self.norm2.bias, 1 + scale2)
             scale2 = self.norm2.weight * (1 + scale2) - 1
-        crossed = self.attn2.cross_attention(asking, layout, keys, values)
+        crossed = self.attn2.cross_attention(queries, layout, keys, values)
         x, hidden = add_modulate(x, crossed, constants, shift2, scale2, layout, self.eps, self.fp8)
         return x, gate2, self.ff(hidden, layout)

@@ -12,14 +12,7 @@ import numpy as np
 import torch
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.loader import (
-    DTYPES,
-    choose_device,
-    choose_dtype,
-    load_models,
-    open_checkpoint,
-    require_compiler,
-)
+from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, load_models, open_checkpoint, require_compiler
 from ..config import EngineConfig
 from ..costs import image_tokens, is_guided
 from ..errors import EngineUnavailable
@@ -32,7 +25,7 @@ from .faults import is_fatal, is_out_of_memory, user_error
 from .image_files import encode_image
 from .image_task import Batch, ImageTask, Phase
 from .memory import memory_model
-from .runner import ModelRunner, state_of
+from .runner import ModelRunner, require_state
 from .scheduler import Scheduler
 from .stopwatch import Stopwatch
 from .warmup import measure_costs
@@ -66,7 +59,7 @@ class EngineCore:
         models = load_models(checkpoint, device, dtype, config.quantization)
         self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes, config.exact)
         self.model = model_info(checkpoint, device, dtype)
-        if config.cuda_graphs:
+        if config.cuda_graphs and device.type == "cuda":
             self.runner.capture_graphs(config.max_batch_tokens)
         self.memory = memory_model(checkpoint, device, dtype)  # after the graphs, which take memory
         costs = measure_costs(self.runner, self.model)
@@ -192,7 +185,7 @@ class EngineCore:
             event: Event
             if preview is None:
                 timings = task.timings(decoded)
-                tokens = state_of(task).text_tokens
+                tokens = require_state(task).text_tokens
                 event = Finished(task.request_id, task.image_index, task.seed, image, timings, tokens)
             else:
                 event = Preview(task.request_id, task.image_index, preview, image)

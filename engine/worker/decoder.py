@@ -1,4 +1,4 @@
-"""Latents to pixels on the host: in bands where the picture is large, on CUDA in a stream beside the next steps."""
+"""Latents to pixels on the host: in bands if the image is large, on CUDA in a stream parallel to the next steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from kernels.to_uint8 import to_uint8
 
 from ..errors import GenerationFailed
 from ..models.dc_ae import BAND_ELEMENTS, DCAEDecoder
-from ..models.dc_ae_blocks import recent_layouts
-from .recorder import Recorder
+from .recorder import GraphRecorder
 
 HOST = torch.device("cpu")
 MIN_BAND_ELEMENTS = 2**20
-"""Below it the bands are all halo: a row or two of a large picture."""
+"""Below it a band of a large image is a row or two, and nearly all of its work is the halo."""
 GRAPH_SIZES = ((1024, 1792), (1792, 1024), (1024, 1536), (1536, 1024), (1024, 1024), (512, 512), (256, 256))
-"""(height, width) in pixels: what OpenAI's clients ask for, the largest first, whose memory the others share. A graph
-of the decoder, unlike one of a step, is for one shape."""
+"""(height, width) in pixels to capture a graph for: the sizes in OpenAI's API, the largest first, because the others
+then reuse its memory. A graph of the decoder, unlike one of a step, is for one shape."""
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """What a decode writes: uint8 [H, W, 3], and whether all numbers were finite, bool []."""
+    """Output of a decode: pixels uint8 [H, W, 3], and whether all values were finite, bool []."""
 
     pixels: torch.Tensor
     finite: torch.Tensor
 
     @classmethod
-    def of(cls, size: tuple[int, int], device: torch.device, pinned: bool = False) -> "DecodedImage":
+    def empty(cls, size: tuple[int, int], device: torch.device, pinned: bool = False) -> "DecodedImage":
+        """Uninitialised memory for an image of `size` (height, width) in pixels."""
         pixels, finite = (
             torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
             for shape, dtype in (((*size, 3), torch.uint8), ((), torch.bool))
@@ -41,20 +41,27 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class DecodeGraph:
-    """A decode of one size from its own latents to its own picture, on the device."""
+    """A captured decode of one size, with the tensors it works on.
+
+    Args:
+        latents: input, fp32 [h * w, C] on the device.
+        image: output, on the device.
+        layouts: layouts whose tables the graph reads; they must live as long as it does.
+        replay: function that runs the decode.
+    """
 
     latents: torch.Tensor
     image: DecodedImage
-    layouts: tuple[TokenLayout, ...]  # whose tables it reads
+    layouts: tuple[TokenLayout, ...]
     replay: Callable[[], None]
 
 
 class ImageDecoder:
-    """The decoder on its device, and the memory that it may take.
+    """The decoder on its device, within a bounded memory.
 
     Args:
-        scaling_factor: of the latents that the transformer draws.
-        dtype: of the transformer, for the error of a picture that overflowed.
+        scaling_factor: factor of the transformer's latents, by which they are divided before decoding.
+        dtype: dtype of the transformer, named in the error about an image that overflowed.
     """
 
     def __init__(self, decoder: DCAEDecoder, scaling_factor: float, dtype: torch.dtype) -> None:
@@ -67,50 +74,56 @@ class ImageDecoder:
         self.device, self._weight_dtype = weight.device, weight.dtype
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
-    def capture(self, until: float) -> None:
-        """Graphs for the usual sizes, as many as there is time and memory for."""
-        recorder, channels = Recorder(self.device, until, self._stream), self.decoder.conv_in.in_channels
+    def capture(self, seconds: float) -> None:
+        """Captures graphs for the usual sizes, the largest ones until `seconds` or memory run out."""
+        recorder, channels = GraphRecorder(self.device, seconds, self._stream), self.decoder.conv_in.in_channels
         for height, width in GRAPH_SIZES:
             size = (height // self.decoder.compression, width // self.decoder.compression)
             latents = torch.zeros(size[0] * size[1], channels, device=self.device)
-            image = DecodedImage.of((height, width), self.device)
-            replay = recorder.record(partial(self._decode_into, latents, size, image))
+            image = DecodedImage.empty((height, width), self.device)
+            # Emptied first, so that afterwards the cache holds the layouts of this decode and no others.
+            self.decoder.layouts.clear()
+            replay = recorder.capture(partial(self._decode_into, latents, size, image))
             if replay is None:
                 break
-            self.graphs[size] = DecodeGraph(latents, image, tuple(recent_layouts), replay)
+            self.graphs[size] = DecodeGraph(latents, image, self.decoder.layouts.layouts, replay)
 
     def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-        """latents: fp32 [h * w, C] of an image of (h, w) latent pixels.
+        """Queues the decode of one image and returns a function that waits for its pixels, uint8 [H, W, 3].
 
-        Returns at once on CUDA; the function returned waits for the pixels, uint8 [H, W, 3]. It raises
-        GenerationFailed when the numbers overflowed.
+        On the CPU the decode is done on return. The function raises GenerationFailed if values overflowed.
+
+        Args:
+            latents: fp32 [h * w, C].
+            size: (h, w) in latent pixels.
         """
         height, width = (side * self.decoder.compression for side in size)
         if self._stream is None:
-            image = DecodedImage.of((height, width), HOST)
+            image = DecodedImage.empty((height, width), HOST)
             self._run(latents, size, image)
-            return partial(self._checked, image)
-        image, done = DecodedImage.of((height, width), HOST, pinned=True), torch.cuda.Event()
+            return partial(self._finite_pixels, image)
+        image, done = DecodedImage.empty((height, width), HOST, pinned=True), torch.cuda.Event()
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
-            latents.record_stream(self._stream)
+            latents.record_stream(self._stream)  # the caller may free them before this stream has read them
             self._run(latents, size, image)
             done.record()
 
         def wait() -> np.ndarray:
             done.synchronize()
-            return self._checked(image)
+            return self._finite_pixels(image)
 
         return wait
 
     def shrink_bands(self) -> bool:
-        """After too little memory for a decode: bands of a quarter. False when they cannot be smaller."""
+        """Makes bands a quarter as large, after running out of memory. Returns False if they cannot be smaller."""
         if self.band_elements <= MIN_BAND_ELEMENTS:
             return False
         self.band_elements //= 4
         return True
 
     def _run(self, latents: torch.Tensor, size: tuple[int, int], image: DecodedImage) -> None:
+        """Queues the decode into `image` on the host, with the size's graph if there is one."""
         graph = self.graphs.get(size)
         if graph is None:
             self._decode_into(latents, size, image)
@@ -121,7 +134,7 @@ class ImageDecoder:
         image.finite.copy_(graph.image.finite, non_blocking=True)
 
     def _decode_into(self, latents: torch.Tensor, size: tuple[int, int], image: DecodedImage) -> None:
-        """Queues the decode; the picture may be on the device or on the host."""
+        """Queues the decode into `image`, which may be on the device or on the host."""
         scaled = latents.T.unflatten(1, size).unsqueeze(0).to(self._weight_dtype) / self.scaling_factor
         finite = torch.isfinite(latents).all()
         for rows, band in self.decoder.bands(scaled.contiguous(memory_format=torch.channels_last), self.band_elements):
@@ -129,8 +142,9 @@ class ImageDecoder:
             image.pixels[rows].copy_(to_uint8(band[0]), non_blocking=True)
         image.finite.copy_(finite, non_blocking=True)
 
-    def _checked(self, image: DecodedImage) -> np.ndarray:
-        if not image.finite.item():  # on the host by now
+    def _finite_pixels(self, image: DecodedImage) -> np.ndarray:
+        """Pixels of a decode that is done. Raises GenerationFailed if values overflowed."""
+        if not image.finite.item():
             dtype = str(self.dtype).removeprefix("torch.")
-            raise GenerationFailed(f"the picture overflowed in {dtype}; start the server with a wider --dtype")
+            raise GenerationFailed(f"the image overflowed in {dtype}; start the server with a wider --dtype")
         return image.pixels.numpy()

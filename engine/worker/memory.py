@@ -44,9 +44,11 @@ def memory_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     itemsize = 4 if dtype == torch.float32 else 2
     deepest = min(shallow, len(decoder.widths) - 1)
     widest = max(width / 4**stage for stage, width in enumerate(decoder.widths[: deepest or 1]))
+    # The 2K and 4K checkpoints keep a position embedding in fp32 with every pack.
+    position_bytes = 0 if checkpoint.transformer.interpolation_scale is None else 4 * checkpoint.transformer.width
     return MemoryModel(
         capacity=free_memory(device)[0],
-        token=LIVE_WIDTHS * checkpoint.transformer.width * dtype.itemsize,
+        token=LIVE_WIDTHS * checkpoint.transformer.width * dtype.itemsize + position_bytes,
         pixel=6 + int(LIVE_STAGES * decoder.widths[deepest] / 4**deepest * itemsize),
         band=int(LIVE_STAGES * widest * itemsize * 2**deepest * (1 + 2 * HALO_ROWS)),
     )

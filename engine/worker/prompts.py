@@ -1,6 +1,7 @@
-"""Prompts to text embeddings: Gemma-2 after SANA's complex human instruction, whose part is computed once.
+"""Prompts to text embeddings: Gemma-2 on SANA's complex human instruction followed by the prompt.
 
-Gemma is causal and the instruction is constant, so its keys and values serve every prompt; no padding is ever computed.
+Gemma is causal and the instruction is constant, so its keys and values are computed once and every prompt uses them.
+Only the prompt's own tokens are computed, padded to a multiple of `LENGTH_MULTIPLE` instead of to 300.
 """
 
 from collections import OrderedDict
@@ -15,17 +16,20 @@ from transformers import DynamicCache, Gemma2Model, PreTrainedTokenizerBase
 from kernels.layout import upload
 
 from ..models.sana import PackedText
-from .recorder import Recorder
+from .recorder import GraphRecorder
 
 MAX_TOKENS = 300
+"""Maximum embeddings of one prompt, as in the training of every checkpoint."""
 MAX_PROMPTS = 8
-"""In one forward: Gemma-2-2B's keys and values of the instruction, about 230 tokens, are 24 MB for each of them."""
-TOKENS_STEP = 16
-"""Prompts are filled up to a multiple. At least `linear.MIN_ROWS`, so that one prompt alone has as many rows."""
-GRAPH_TOKENS = 128
-"""Longest prompts that run as a CUDA graph: beyond, launching should be the lesser part (not measured)."""
+"""Prompts in one forward. Each needs its own copy of the instruction's keys and values, which for Gemma-2-2B and about
+230 tokens is 24 MB."""
+LENGTH_MULTIPLE = 16
+"""Prompts are padded to a multiple of this, so that few lengths need a graph. It is at least `linear.MIN_ROWS`, so that
+a single prompt is encoded to the last bit as among others."""
+MAX_GRAPH_LENGTH = 128
+"""Longest padded prompt with a CUDA graph. For longer ones launches should be the smaller part (not measured)."""
 Prompt = tuple[str, bool]
-"""Its text, and whether it is a negative one, which is encoded without the instruction."""
+"""Text of a prompt, and whether it is a negative one, which is encoded without the instruction."""
 COMPLEX_HUMAN_INSTRUCTION = "\n".join(
     [
         "Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for "
@@ -49,7 +53,13 @@ COMPLEX_HUMAN_INSTRUCTION = "\n".join(
 
 @dataclass(frozen=True)
 class Prefix:
-    """The instruction, encoded: token ids, last hidden states [L, C], and each layer's keys and values."""
+    """The encoded instruction.
+
+    Args:
+        ids: its token ids.
+        hidden: last hidden states, [len(ids), C].
+        layers: keys and values of each layer, [1, heads, len(ids), D].
+    """
 
     ids: list[int]
     hidden: torch.Tensor
@@ -57,9 +67,9 @@ class Prefix:
 
 
 class PrefixCache:
-    """Stands where transformers has a cache: puts so many tokens of the prefix before those of the prompts.
+    """Read-only KV cache, in the interface of transformers, that holds the first `shared` tokens of the prefix.
 
-    Unlike a DynamicCache it keeps nothing: the joined keys and values of a layer are released behind it.
+    It does not store the keys and values of the prompts, so those of a layer are released after it.
     """
 
     def __init__(self, prefix: Prefix, shared: int) -> None:
@@ -70,17 +80,23 @@ class PrefixCache:
         return self.shared
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """keys, values: [prompts, heads, length, D]."""
+        """Keys and values of the prompts, [prompts, heads, length, D], after those of the prefix."""
         if not self.shared:
             return keys, values
-        before = (x[:, :, : self.shared].expand(len(keys), -1, -1, -1) for x in self.prefix.layers[layer])
-        keys, values = (torch.cat(pair, dim=2) for pair in zip(before, (keys, values), strict=True))
+        prefix = (x[:, :, : self.shared].expand(len(keys), -1, -1, -1) for x in self.prefix.layers[layer])
+        keys, values = (torch.cat(pair, dim=2) for pair in zip(prefix, (keys, values), strict=True))
         return keys, values
 
 
 @dataclass(frozen=True)
 class PromptGraph:
-    """A forward of so many prompts of one length, from its own tokens [prompts, length] to hidden states."""
+    """A captured forward of a fixed number of prompts of one padded length.
+
+    Args:
+        tokens: input ids, int64 [prompts, length].
+        hidden: output, last hidden states [prompts, length, C].
+        replay: function that runs the forward.
+    """
 
     tokens: torch.Tensor
     hidden: torch.Tensor
@@ -88,13 +104,16 @@ class PromptGraph:
 
 
 class PromptEncoder:
-    """Texts to embeddings [tokens, C] as the released pipelines compute them, unmasked tokens only.
+    """Prompts to embeddings [tokens, C] as in the released pipelines, without the tokens that their masks hide.
 
-    Prompts share a forward where they leave the instruction at the same token and fill up to the same length. So every
-    row is computed by products of one shape but for their number, which on the CPU in fp32 changes no bit.
+    Prompts share a forward if they have the same number of tokens in common with the instruction and the same padded
+    length. The products of a forward then differ only in their number of rows, which on the CPU in fp32 changes no bit.
 
     Args:
-        max_prompts: in one forward; bounds its memory.
+        max_prompts: maximum prompts in one forward, which bounds its memory.
+
+    Attributes:
+        replayed, launched: number of forwards so far that a CUDA graph replayed, and that ran kernel by kernel.
     """
 
     def __init__(self, model: Gemma2Model, tokenizer: PreTrainedTokenizerBase, max_prompts: int = MAX_PROMPTS) -> None:
@@ -104,72 +123,95 @@ class PromptEncoder:
         self.prefix = self._encode_prefix()
         self.replayed = self.launched = 0
         self.graphs: dict[tuple[int, int], PromptGraph] = {}
-        # Where prompts usually leave the instruction: its last token, a space, becomes part of their first word.
-        usual = common(self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION + "a"), self.prefix.ids)
-        self._shared = min(usual, len(self.prefix.ids) - 1)
+        # Tokens that most prompts share with the instruction: all but its last one, a space, which becomes part of
+        # their first word.
+        usual = common_prefix_length(self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION + "a"), self.prefix.ids)
+        self._usual_shared = min(usual, len(self.prefix.ids) - 1)
 
-    def capture(self, recorder: Recorder) -> None:
-        """CUDA graphs for short prompts behind the instruction, as many as there is time and memory for."""
+    def capture(self, recorder: GraphRecorder) -> None:
+        """Captures graphs for short prompts after the instruction, the largest until time or memory runs out.
+
+        The number of prompts is a power of two: a forward of three uses the graph of four.
+        """
         counts = [2**i for i in range(self.max_prompts.bit_length()) if 2**i <= self.max_prompts]
-        for length in range(GRAPH_TOKENS, 0, -TOKENS_STEP):
+        for length in range(MAX_GRAPH_LENGTH, 0, -LENGTH_MULTIPLE):
             for count in reversed(counts):
                 tokens = torch.zeros(count, length, dtype=torch.long, device=self.model.device)
                 hidden = self.prefix.hidden.new_zeros(count, length, self.prefix.hidden.shape[-1])
-                replay = recorder.record(partial(self._replayed, tokens, hidden))
+                replay = recorder.capture(partial(self.forward_into, tokens, hidden))
                 if replay is None:
                     return
                 self.graphs[count, length] = PromptGraph(tokens, hidden, replay)
 
     def encode(self, prompts: Sequence[str]) -> list[torch.Tensor]:
-        """<bos>, the last token of the instruction and at most 298 tokens of each prompt.
+        """Embeddings of <bos>, of the last token of the instruction and of at most 298 tokens of each prompt.
 
-        The joined text is tokenised, since its tokens may merge across the border; the longest common beginning with
-        the instruction alone is taken from the prefix, where prompts usually leave it at the latest.
+        Instruction and prompt are tokenized together, because tokens may merge across their border. The tokens that the
+        result has in common with the instruction alone are taken from the prefix, at most as many as is usual, so that
+        more prompts share a forward.
         """
-        start, length = self.prefix.ids, len(self.prefix.ids) + MAX_TOKENS - 2
-        texts = [self._tokens(COMPLEX_HUMAN_INSTRUCTION + clean(prompt), length) for prompt in prompts]
-        shared = [min(common(ids, start), self._shared) for ids in texts]
+        instruction, length = self.prefix.ids, len(self.prefix.ids) + MAX_TOKENS - 2
+        texts = [self._tokenize(COMPLEX_HUMAN_INSTRUCTION + normalize_prompt(prompt), length) for prompt in prompts]
+        shared = [min(common_prefix_length(ids, instruction), self._usual_shared) for ids in texts]
         tails = self._encode([(count, tuple(ids[count:])) for ids, count in zip(texts, shared, strict=True)])
         whole = [torch.cat([self.prefix.hidden[:count], tail]) for count, tail in zip(shared, tails, strict=True)]
-        return [torch.cat([hidden[:1], hidden[len(start) - 1 :]]) for hidden in whole]
+        return [torch.cat([hidden[:1], hidden[len(instruction) - 1 :]]) for hidden in whole]
 
     def encode_negative(self, prompts: Sequence[str]) -> list[torch.Tensor]:
-        """Without the instruction; <bos> alone for the empty prompt. At most 300 tokens each."""
-        return self._encode([(0, tuple(self._tokens(clean(prompt), MAX_TOKENS))) for prompt in prompts])
+        """Embeddings without the instruction, of at most 300 tokens each; the empty prompt is <bos> alone."""
+        return self._encode([(0, tuple(self._tokenize(normalize_prompt(prompt), MAX_TOKENS))) for prompt in prompts])
+
+    def forward_into(self, tokens: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Writes the last hidden states of prompts after the usual part of the instruction to `hidden`.
+
+        Reads nothing back to the host, so that a CUDA graph can hold all of it.
+
+        Args:
+            tokens: int64 [prompts, length].
+            hidden: [prompts, length, C].
+        """
+        hidden.copy_(self._forward(tokens, PrefixCache(self.prefix, self._usual_shared)))
 
     def _encode(self, tails: list[tuple[int, tuple[int, ...]]]) -> list[torch.Tensor]:
-        """Last hidden states of tokens that follow so many of the instruction, in as few forwards as allowed."""
+        """Last hidden states, [tokens, C] each, in as few forwards as possible.
+
+        Args:
+            tails: for each text, the number of tokens it takes from the prefix, and the ids of the tokens after them.
+        """
         groups: dict[tuple[int, int], list[int]] = {}
         for i, (shared, ids) in enumerate(tails):
-            groups.setdefault((shared, -(-len(ids) // TOKENS_STEP) * TOKENS_STEP), []).append(i)
+            padded_length = -(-len(ids) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+            groups.setdefault((shared, padded_length), []).append(i)
         hidden: dict[int, torch.Tensor] = {}
         for (shared, length), group in groups.items():
             for first in range(0, len(group), self.max_prompts):
                 members = group[first : first + self.max_prompts]
-                rows = self._run(shared, pad([tails[i][1] for i in members], length))
-                hidden |= {i: row[: len(tails[i][1])] for i, row in zip(members, rows, strict=True)}
+                outputs = self._encode_group(shared, pad_tokens([tails[i][1] for i in members], length))
+                hidden |= {i: output[: len(tails[i][1])] for i, output in zip(members, outputs, strict=True)}
         return [hidden[i] for i in range(len(tails))]
 
-    def _run(self, shared: int, tokens: torch.Tensor) -> torch.Tensor:
-        """tokens [prompts, length], on the host, that follow so many of the instruction: hidden states of each."""
+    def _encode_group(self, shared: int, tokens: torch.Tensor) -> torch.Tensor:
+        """One forward, with a graph if there is one, to last hidden states [prompts, length, C].
+
+        Args:
+            shared: number of tokens taken from the prefix.
+            tokens: int64 [prompts, length] on the host, the tokens after them.
+        """
         prompts, length = tokens.shape
         tokens = upload(tokens, self.model.device)
-        graph = self._graph(prompts, length) if shared == self._shared else None
+        graph = self._find_graph(prompts, length) if shared == self._usual_shared else None
         if graph is None:
             self.launched += 1
             return self._forward(tokens, PrefixCache(self.prefix, shared))
         self.replayed += 1
-        graph.tokens[:prompts].copy_(tokens)  # the others stay what they were: nobody reads what becomes of them
+        graph.tokens[:prompts].copy_(tokens)  # the others keep old tokens, and their output is not read
         graph.replay()
         return graph.hidden[:prompts].clone()
 
-    def _graph(self, prompts: int, length: int) -> PromptGraph | None:
-        """The smallest that holds them."""
-        counts = [count for count, tokens in self.graphs if tokens == length and count >= prompts]
+    def _find_graph(self, prompts: int, length: int) -> PromptGraph | None:
+        """The graph for the smallest number of prompts that is large enough."""
+        counts = [count for count, graph_length in self.graphs if graph_length == length and count >= prompts]
         return self.graphs[min(counts), length] if counts else None
-
-    def _replayed(self, tokens: torch.Tensor, hidden: torch.Tensor) -> None:
-        hidden.copy_(self._forward(tokens, PrefixCache(self.prefix, self._shared)))
 
     def _encode_prefix(self) -> Prefix:
         ids = self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION)
@@ -177,42 +219,44 @@ class PromptEncoder:
         (hidden,) = self._forward(torch.tensor([ids], device=self.model.device), cache)
         return Prefix(ids, hidden, [(layer.keys, layer.values) for layer in cast(list[Any], cache.layers)])
 
-    def _tokens(self, text: str, length: int) -> list[int]:
+    def _tokenize(self, text: str, length: int) -> list[int]:
         ids: list[int] = self.tokenizer(text, truncation=True, max_length=length)["input_ids"]
         return ids
 
     def _forward(self, tokens: torch.Tensor, cache: DynamicCache | PrefixCache) -> torch.Tensor:
-        """tokens [prompts, length] behind those of the cache: [prompts, length, C].
+        """Tokens [prompts, length] after those of the cache, to last hidden states [prompts, length, C].
 
-        With a mask of its own: transformers 5.17 copies a number for its mask from the host, which no graph can hold.
+        The causal mask is made here: transformers 5.17 copies a number for its own from the host, which a graph cannot
+        hold.
         """
-        length, before = tokens.shape[1], cache.get_seq_length()
-        hidden, dtype = tokens.new_ones(length, before + length, dtype=torch.bool).triu(before + 1), self.model.dtype
-        mask = torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)[None, None]
-        masks = {"full_attention": mask, "sliding_attention": mask}  # of 4096 tokens, which no prompt has
+        length, cached = tokens.shape[1], cache.get_seq_length()
+        future, dtype = tokens.new_ones(length, cached + length, dtype=torch.bool).triu(cached + 1), self.model.dtype
+        mask = torch.zeros_like(future, dtype=dtype).masked_fill(future, torch.finfo(dtype).min)[None, None]
+        # The sliding window is 4096 tokens, more than a prompt can have, so both kinds of layer use one mask.
+        masks = {"full_attention": mask, "sliding_attention": mask}
         return self.model(tokens, attention_mask=masks, past_key_values=cast(Any, cache)).last_hidden_state
 
 
-def pad(texts: Sequence[Sequence[int]], length: int) -> torch.Tensor:
-    """Token ids [texts, length]. Filled up behind, where in a causal model nobody looks."""
+def pad_tokens(texts: Sequence[Sequence[int]], length: int) -> torch.Tensor:
+    """Token ids [texts, length], padded at the end, where a causal model lets no token of the text attend to them."""
     return torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in texts])
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens that both begin with."""
+def common_prefix_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of leading tokens that are equal."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def clean(prompt: str) -> str:
-    """As diffusers prepares every prompt."""
+def normalize_prompt(prompt: str) -> str:
+    """`prompt` in lower case without surrounding white space, as diffusers prepares it."""
     return prompt.lower().strip()
 
 
 class PromptCache:
-    """Prompt to what the transformer needs of it, least recently used out first.
+    """LRU cache of projected prompts.
 
     Args:
-        capacity: bytes of keys and values held; an entry larger than that is not kept.
+        capacity: maximum bytes of all entries; an entry larger than that is not kept.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -222,8 +266,8 @@ class PromptCache:
         self._entries: OrderedDict[Prompt, PackedText] = OrderedDict()
 
     def get(self, prompts: Sequence[Prompt], compute: Callable[[list[Prompt]], list[PackedText]]) -> list[PackedText]:
-        """The entry of each prompt; those that are not held are computed together, each once."""
-        keys = [(clean(text), negative) for text, negative in prompts]
+        """The entry of each prompt. Those that are missing are computed in one call of `compute`, each once."""
+        keys = [(normalize_prompt(text), negative) for text, negative in prompts]
         missing = [key for key in dict.fromkeys(keys) if key not in self._entries]
         self.hits += len(keys) - len(missing)
         self.misses += len(missing)

@@ -10,14 +10,16 @@ from .solver import Schedule
 
 @dataclass
 class ImageState:
-    """Latents as token rows, and all that the next step needs.
+    """Latents of one image as a token matrix, and everything else its next step needs.
 
     Args:
-        latents, old_denoised: fp32 [h * w, C] on the device.
+        latents, old_denoised: fp32 [h * w, C] on the device; the second is the estimate of the previous step.
         size: (h, w) in latent pixels.
-        generator: CPU generator seeded for this image alone; also draws Sprint's noise between steps.
-        text: of the prompt.
-        negative: of the negative prompt, or None without classifier-free guidance.
+        generator: CPU generator seeded for this image alone; it also makes Sprint's noise between steps.
+        schedule: all steps of the image's step count.
+        text: projected prompt.
+        negative: projected negative prompt, or None without classifier-free guidance.
+        start_step: first step of the schedule that the image takes; it has no history, so it is first order.
     """
 
     latents: torch.Tensor
@@ -27,10 +29,11 @@ class ImageState:
     schedule: Schedule
     text: PackedText
     negative: PackedText | None
+    start_step: int = 0
 
     @property
     def text_tokens(self) -> int:
-        """Of the prompt, and of the negative prompt where it is read, as the transformer reads them, without <bos>."""
+        """Tokens of the prompt, and under guidance of the negative prompt, that the transformer reads, less <bos>."""
         return sum(text.length - 1 for text in (self.text, self.negative) if text is not None)
 
     def noise(self) -> torch.Tensor:
@@ -39,6 +42,6 @@ class ImageState:
 
 
 def unit_noise(size: tuple[int, int], channels: int, generator: torch.Generator) -> torch.Tensor:
-    """randn(1, C, h, w) as rows [h * w, C]: the order in which every SANA implementation draws."""
+    """randn(1, C, h, w) as tokens [h * w, C]: SANA's implementations generate it in this order."""
     noise = torch.randn(1, channels, *size, generator=generator, dtype=torch.float32)
     return noise[0].flatten(1).T.contiguous()

@@ -42,8 +42,7 @@ class Reader(nn.Module):
         padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
         lengths = torch.tensor([len(text) for text in texts], device=padded.device)
         hidden = torch.arange(padded.shape[1], device=padded.device) >= lengths[:, None]
-        # A clone: an engine in the same process may have made the cached one in inference mode.
-        places = self.place(position_embedding((GRID, GRID), WIDTH, GRID, 1.0, padded.device).clone())
+        places = self.place(position_embedding((GRID, GRID), WIDTH, GRID, 1.0, padded.device))
         q = places.unflatten(-1, (HEADS, -1)).transpose(0, 1) * (WIDTH // HEADS) ** -0.5  # [heads, cells, D]
         k, v = (layer(padded).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (self.keys, self.values))
         scores = (q @ k.mT).masked_fill(hidden[:, None, None], float("-inf"))

@@ -56,7 +56,7 @@ def sample(
             output = generator(torch.cat([x, x]), times, [texts[k] for k in order] + [[]] * len(x)).float()
         conditional, unconditional = output.chunk(2)
         velocity = unconditional + guidance * (conditional - unconditional)
-        x, old = solver_step(x, velocity, old, old, schedule.coefficients[step].to(device))
+        x, old = solver_step(x, velocity, old, old, torch.tensor(schedule.coefficients[step], device=device))
     return x[torch.tensor(order, device=device).argsort()]
 
 

@@ -201,8 +201,8 @@ def test_dead_or_hung_process_replaced_images_identical(
 
 
 def test_overflow_found_at_first_preview(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def overflow(*args: object) -> tuple[object, ...]:
-        return tuple(part * float("nan") for part in step(*args))
+    def overflow(**arguments: object) -> tuple[object, ...]:
+        return tuple(part * float("nan") for part in step(**arguments))
 
     step = import_module("engine.worker.pack").guided_step
     params = replace(PARAMS, num_inference_steps=100, partial_images=3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.guided_step import guided_step
+from kernels.guided_step import Coefficients, guided_step
 
 from .packs import DEVICE, assert_close, random
 
@@ -19,14 +19,15 @@ def test_guided_step_formula(rows: int, width: int, noisy: bool, dtype: torch.dt
     unconditional[::3] = conditional[::3]  # rows without guidance
     guidance, coefficients = 4.5 * random(rows, 1, seed=4), random(rows, 6, seed=5)
     if not noisy:
-        coefficients[:, 5] = 0
+        coefficients[:, Coefficients._fields.index("noise_scale")] = 0
     result = guided_step(x, output, conditional, unconditional, guidance, old, noise if noisy else None, coefficients)
 
     c, u = output[conditional].double(), output[unconditional].double()
-    a, b, keep, jump, change, fresh = coefficients.double().split(1, dim=1)
-    denoised = a * x + b * (u + guidance * (c - u))
+    a = Coefficients(*coefficients.double().split(1, dim=1))
+    denoised = a.data_latents * x + a.data_output * (u + guidance * (c - u))
     assert_close(result[1], denoised)
-    assert_close(result[0], keep * x + jump * denoised + change * (denoised - old) + fresh * noise.double())
+    expected = a.x_scale * x + a.denoised_scale * denoised + a.change_scale * (denoised - old)
+    assert_close(result[0], expected + a.noise_scale * noise.double())
 
 
 def test_guided_step_nan_stays_in_token() -> None:

@@ -14,8 +14,8 @@ from benchmarks.random_models import Shape, make_runner, shape_of
 from engine import GenerationParams
 from engine.worker.graphs import GraphRunner
 from engine.worker.image_task import ImageTask
-from engine.worker.recorder import Recorder
-from engine.worker.runner import ModelRunner, state_of
+from engine.worker.recorder import GraphRecorder
+from engine.worker.runner import ModelRunner, require_state
 
 from .packs import DEVICE, INTERPRETED, assert_close
 
@@ -56,7 +56,7 @@ def denoise_packs(runner: ModelRunner) -> tuple[list[torch.Tensor], list[int]]:
             graph_tokens.append(runner.denoise(tasks).graph_tokens)
             for task in tasks:
                 task.step += 1
-    return [state_of(task).latents.clone() for tasks in packs for task in tasks], graph_tokens
+    return [require_state(task).latents.clone() for tasks in packs for task in tasks], graph_tokens
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -65,7 +65,7 @@ def test_graph_steps_match_plain_steps(shape: Shape) -> None:
     expected, graph_tokens = denoise_packs(runner)
     assert set(graph_tokens) == {0}
     runner.graphs = GraphRunner(runner.models.transformer, 128, shape.sprint)
-    runner.graphs.capture(Recorder(DEVICE, until=math.inf))
+    runner.graphs.capture(GraphRecorder(DEVICE, math.inf))
     actual, graph_tokens = denoise_packs(runner)
     assert all(graph_tokens)
     for replayed, plain in zip(actual, expected, strict=True):
@@ -81,7 +81,7 @@ def test_graph_prompts_and_images_match_plain_ones(monkeypatch: pytest.MonkeyPat
     def run() -> tuple[list[torch.Tensor], list[np.ndarray], int]:
         """Text keys, images decoded from the noise, and the number of forwards that a graph replayed."""
         forwards = [runner.encode(tasks), *(runner.decode_forwards(task) for task in tasks)]
-        states = [state_of(task) for task in tasks]
+        states = [require_state(task) for task in tasks]
         for state in states:
             state.old_denoised = state.latents
         images = [wait() for wait in [runner.decode(task) for task in tasks]]
@@ -90,7 +90,7 @@ def test_graph_prompts_and_images_match_plain_ones(monkeypatch: pytest.MonkeyPat
     expected_keys, expected_images, replayed = run()
     assert replayed == 0
     runner.decoder.capture(math.inf)
-    runner.prompts.capture(Recorder(DEVICE, math.inf))
+    runner.prompts.capture(GraphRecorder(DEVICE, math.inf))
     keys, images, replayed = run()
     assert replayed >= 1 + 2
     for replayed_keys, plain_keys in zip(keys, expected_keys, strict=True):

@@ -1,4 +1,4 @@
-"""fp16-trained checkpoints keep self-attention within +-65504 in every dtype; others must not be touched."""
+"""Self-attention of fp16-trained checkpoints is clamped to +-65504 in every dtype; that of others is not."""
 
 from dataclasses import replace
 
@@ -18,18 +18,18 @@ from ...reference import REL, relative_error
 LAYOUT = TokenLayout(((4, 4),), ((0, 3),), torch.device("cpu"))
 
 
-def loud_transformer() -> SanaTransformer2DModel:
-    """Self-attention output of a few times the largest fp16, as the released 1.0 models reach it."""
+def overflowing_transformer() -> SanaTransformer2DModel:
+    """A model whose self-attention output reaches a few times the largest fp16, as in the released 1.0 models."""
     theirs = random_transformer({}, seed=2)
     with torch.no_grad():
         for block in theirs.transformer_blocks:
             block.attn1.to_v.weight.mul_(10.0)
-            block.attn1.to_out[0].weight.mul_(8e4)  # every weight itself fits fp16
+            block.attn1.to_out[0].weight.mul_(8e4)  # each weight is within fp16
     return theirs
 
 
 def ours(clamp: bool, dtype: torch.dtype) -> SanaTransformer:
-    theirs = loud_transformer()
+    theirs = overflowing_transformer()
     config = replace(SanaConfig.from_dict(dict(theirs.config)), clamp_attention=clamp)
     model = SanaTransformer(config).eval()
     model.load_state_dict(theirs.state_dict())
@@ -45,7 +45,7 @@ def attention_output(clamp: bool, dtype: torch.dtype) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_clamped_in_every_dtype(dtype: torch.dtype) -> None:
+def test_clamp_bounds_attention_in_every_dtype(dtype: torch.dtype) -> None:
     out = attention_output(clamp=True, dtype=dtype).float()
     bound = torch.tensor(FLOAT16_MAX, dtype=dtype).float()  # bf16 rounds it to 65536
     assert (out.abs() == bound).float().mean() > 0.1
@@ -53,21 +53,21 @@ def test_clamped_in_every_dtype(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_not_clamped_where_the_checkpoint_was_not_trained_so(dtype: torch.dtype) -> None:
+def test_clamp_off_leaves_attention_unbounded(dtype: torch.dtype) -> None:
     assert attention_output(clamp=False, dtype=dtype).float().abs().max() > 2 * FLOAT16_MAX
 
 
 @torch.inference_mode()
-def test_the_clamped_forward_is_diffusers_with_its_fp16_clamp_in_fp32() -> None:
-    """diffusers clamps only when it runs in fp16; a hook clamps the same place in fp32."""
-    theirs = loud_transformer()
+def test_clamp_forward_equals_diffusers() -> None:
+    """diffusers clamps only in fp16; a hook applies the same clamp in fp32."""
+    theirs = overflowing_transformer()
     for block in theirs.transformer_blocks:
         block.attn1.register_forward_hook(lambda _module, _args, out: out.clamp(-65504, 65504))
     generator = torch.Generator().manual_seed(1)
     latents, text = torch.randn(1, 32, 4, 4, generator=generator), torch.randn(1, 3, 48, generator=generator)
     time = torch.tensor([400.0])
     expected = theirs(latents, text, time).sample[0].flatten(1).T
-    unclamped = loud_transformer()(latents, text, time).sample[0].flatten(1).T
+    unclamped = overflowing_transformer()(latents, text, time).sample[0].flatten(1).T
 
     def run(clamp: bool) -> torch.Tensor:
         model = ours(clamp, torch.float32)

@@ -1,4 +1,4 @@
-"""DC-AE against diffusers' AutoencoderDC, and decoding in bands against decoding whole."""
+"""DC-AE against diffusers' AutoencoderDC, and decoding in bands against decoding at once."""
 
 from functools import cache
 
@@ -42,14 +42,13 @@ def test_decoder_equals_diffusers(name: str, size: tuple[int, int]) -> None:
 
 
 @torch.inference_mode()
-def test_the_frozen_decoder_equals_itself_in_training() -> None:
+def test_decoder_frozen_equals_unfrozen() -> None:
     theirs, trained = models("dc-ae")
     frozen = DCAEDecoder(DCAEConfig.from_dict(dict(theirs.config))).eval()
     frozen.load_state_dict(theirs.decoder.state_dict())
     frozen.freeze()
     blocks = [module for module in frozen.modules() if isinstance(module, dc_ae_blocks.UpBlock)]
-    assert len(blocks) == 5
-    assert all(block.phases is not None for block in blocks)
+    assert [block.phases is not None for block in blocks] == [True] * 5
     latents = random_latents((5, 3), n=2)
     assert relative_error(frozen(latents), trained(latents)) <= REL
 
@@ -68,7 +67,7 @@ def test_encoder_equals_diffusers(name: str) -> None:
 @pytest.mark.parametrize("size", [(9, 2), (4, 4), (1, 3)], ids=str)
 @pytest.mark.parametrize("name", AUTOENCODERS)
 @torch.inference_mode()
-def test_bands_equal_the_whole(name: str, size: tuple[int, int], band_elements: int) -> None:
+def test_decoder_bands_equal_forward(name: str, size: tuple[int, int], band_elements: int) -> None:
     decoder = models(name)[1]
     latents = random_latents(size)
     whole = decoder(latents)
@@ -78,19 +77,19 @@ def test_bands_equal_the_whole(name: str, size: tuple[int, int], band_elements: 
     assert all(pixels.shape[2] == rows.stop - rows.start for rows, pixels in bands)
     assert joined.shape == whole.shape
     if band_elements == 1:
-        assert len(bands) == decoder.deep(latents).shape[2]  # a band per row: the halo is all it borrows
+        assert len(bands) == decoder.deep(latents).shape[2]  # one row per band
     assert relative_error(joined, whole) <= 1e-6
     assert (joined - whole).abs().max() <= 1e-4 * whole.abs().max()
 
 
 @pytest.mark.parametrize(("name", "local"), [("dc-ae", 3), ("shuffled", 3), ("lite", 5)])
-def test_only_stages_without_attention_run_in_bands(name: str, local: int) -> None:
+def test_local_stages_are_those_before_attention(name: str, local: int) -> None:
     assert local_stages(DCAEConfig.from_dict(AUTOENCODERS[name]).decoder) == local
 
 
 @pytest.mark.parametrize("elements", [1, 20_000])
 @torch.inference_mode()
-def test_feed_forward_in_bands_equals_the_whole(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feed_forward_bands_equal_forward(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = models("dc-ae")[1]
     latents = random_latents((5, 3))
     whole = decoder(latents)
@@ -98,17 +97,36 @@ def test_feed_forward_in_bands_equals_the_whole(elements: int, monkeypatch: pyte
     assert relative_error(decoder(latents), whole) <= 1e-6
 
 
+@torch.inference_mode()
+def test_layouts_belong_to_one_decoder_and_are_bounded() -> None:
+    """A layout that is read again is kept while older ones are evicted."""
+    theirs, other = models("dc-ae")
+    decoder = DCAEDecoder(DCAEConfig.from_dict(dict(theirs.config))).eval()
+    decoder.load_state_dict(theirs.decoder.state_dict())
+    other.layouts.clear()
+    decoder(random_latents((2, 3)))
+    first = decoder.layouts.layouts
+    assert [layout.sizes for layout in first] == [((2, 3),), ((4, 6),), ((8, 12),)]
+    assert other.layouts.layouts == ()
+    for width in range(1, dc_ae_blocks.MAX_LAYOUTS):
+        decoder.layouts.layout_of(torch.empty(1, 1, width, 16))
+        assert decoder.layouts.layout_of(torch.empty(1, 2, 3, 64)) is first[0]
+    kept = decoder.layouts.layouts
+    assert len(kept) == dc_ae_blocks.MAX_LAYOUTS
+    assert {id(layout) for layout in first} & set(map(id, kept)) == {id(first[0])}
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("decoder_norm_types", "batch_norm"), ("decoder_block_types", "Mamba"), ("decoder_conv_act_fn", "snake")],
 )
-def test_a_decoder_of_another_kind_is_refused_by_name(setting: str, value: str) -> None:
+def test_decoder_config_unsupported_is_refused_by_name(setting: str, value: str) -> None:
     with pytest.raises(CheckpointError, match=value):
         DCAEDecoder(DCAEConfig.from_dict(DC_AE | {setting: value}))
 
 
-def test_absent_settings_take_the_defaults_of_diffusers() -> None:
-    """The real DC-AE's config.json leaves several out."""
+def test_decoder_config_absent_keys_take_diffusers_defaults() -> None:
+    """The released DC-AE's config.json omits several."""
     with torch.device("meta"):
         theirs = AutoencoderDC()
         ours = DCAEDecoder(DCAEConfig.from_dict({}))

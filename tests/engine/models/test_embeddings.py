@@ -1,3 +1,5 @@
+"""Time and position embeddings against diffusers'."""
+
 import pytest
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
@@ -9,7 +11,7 @@ from ...reference import REL, relative_error
 CPU = torch.device("cpu")
 
 
-def test_sinusoids_of_integer_and_fractional_times() -> None:
+def test_sinusoids_equal_diffusers() -> None:
     times = torch.tensor([0.0, 1.0, 136.0, 999.0, 1000.0, 0.45, 0.6093])
     expected = get_timestep_embedding(times, 256, flip_sin_to_cos=True, downscale_freq_shift=0)
     assert torch.equal(sinusoids(times), expected)
@@ -17,7 +19,7 @@ def test_sinusoids_of_integer_and_fractional_times() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 7), (64, 64), (70, 2)], ids=str)
 @pytest.mark.parametrize(("base_size", "scale"), [(64, 1.0), (128, 2.0)])
-def test_position_embedding(size: tuple[int, int], base_size: int, scale: float) -> None:
+def test_position_embedding_equals_diffusers(size: tuple[int, int], base_size: int, scale: float) -> None:
     expected = get_2d_sincos_pos_embed(
         64, size, base_size=base_size, interpolation_scale=scale, output_type="pt", device=CPU
     )

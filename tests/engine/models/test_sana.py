@@ -1,4 +1,4 @@
-"""The transformer against diffusers', one image at a time, and packed against one at a time."""
+"""The transformer against diffusers' on single images, and packed images against single ones."""
 
 import inspect
 from functools import cache
@@ -17,7 +17,7 @@ from ...checkpoints import FAMILIES, TRANSFORMER, random_transformer
 from ...reference import REL, relative_error
 
 CPU = torch.device("cpu")
-CASES = [  # latent size, timestep of 0..1000, text rows, guidance (Sprint's)
+CASES = [  # latent size, timestep of 0 to 1000, text tokens, guidance (for Sprint)
     ((4, 4), 999.0, 7, 4.5),
     ((1, 1), 136.0, 1, 1.0),
     ((3, 7), 500.0, 300, 0.0),
@@ -44,7 +44,7 @@ def inputs(case: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def time_and_guidance(name: str, case: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As the pipelines give them: Sprint's time runs in 0..1 and its guidance is scaled by 0.1."""
+    """Inputs as the pipelines pass them: Sprint's time is from 0 to 1 and its guidance is scaled by 0.1."""
     _, time, _, guidance = CASES[case]
     if FAMILIES[name].sprint:
         return torch.tensor([time / 1000]), torch.tensor([guidance * 0.1])
@@ -53,7 +53,7 @@ def time_and_guidance(name: str, case: int) -> tuple[torch.Tensor, torch.Tensor 
 
 @torch.inference_mode()
 def run_theirs(name: str, case: int, padding: int = 0) -> torch.Tensor:
-    """Rows [h * w, 32]."""
+    """Output tokens [h * w, 32]."""
     latents, text = inputs(case)
     time, guidance = time_and_guidance(name, case)
     mask = torch.ones(1, text.shape[1] + padding, dtype=torch.int64)
@@ -65,7 +65,7 @@ def run_theirs(name: str, case: int, padding: int = 0) -> torch.Tensor:
 
 @torch.inference_mode()
 def run_ours(name: str, cases: list[int]) -> list[torch.Tensor]:
-    """The cases as one pack; those with one text row must come last."""
+    """Output tokens of each case, from one pack; cases with one text token must come last."""
     ours = models(name)[1]
     tokens, texts, times, guidances, borders = [], [], [], [], [0]
     for case in cases:
@@ -85,7 +85,7 @@ def run_ours(name: str, cases: list[int]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 @pytest.mark.parametrize("name", FAMILIES)
-def test_equals_diffusers(name: str, case: int) -> None:
+def test_transformer_equals_diffusers(name: str, case: int) -> None:
     expected = run_theirs(name, case)
     assert expected.std() > 0.3  # else the comparison says little
     assert relative_error(run_ours(name, [case])[0], expected) <= REL
@@ -98,22 +98,23 @@ def test_text_without_padding_equals_masked_padding(name: str) -> None:
 
 @pytest.mark.parametrize("order", [[0, 2, 3, 4, 1], [4, 4, 0, 1, 1], [3, 0], [1]], ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_mixed_pack_equals_one_by_one(name: str, order: list[int]) -> None:
+def test_packed_images_equal_single_ones(name: str, order: list[int]) -> None:
     for case, packed in zip(order, run_ours(name, order), strict=True):
         assert relative_error(packed, run_ours(name, [case])[0]) <= REL
 
 
 @pytest.mark.parametrize("name", ["sana-2k", "sana-4k"])
-def test_position_embedding_at_the_size_diffusers_has_cached(name: str) -> None:
+def test_positions_equal_those_stored_by_diffusers(name: str) -> None:
     theirs, ours = models(name)
     side = theirs.config.sample_size
-    layout = TokenLayout(((side, side), (4, 4)), ((0, 2), (2, 4)), CPU)
-    positions = ours.positions(layout)
-    assert relative_error(positions[: side * side], theirs.patch_embed.pos_embed[0]) <= REL
+    layout = TokenLayout(((4, 4), (side, side), (4, 4)), ((0, 2), (2, 4), (0, 2)), CPU)
+    first, stored, last = ours.positions(layout).split((16, side * side, 16))
+    assert relative_error(stored, theirs.patch_embed.pos_embed[0]) <= REL
+    assert torch.equal(first, last)
 
 
-def test_output_depends_on_time_text_and_guidance() -> None:
-    """Otherwise a parity test could pass on a model that ignores an input."""
+def test_reference_depends_on_time_text_and_guidance() -> None:
+    """So parity could not pass with a model that ignores an input."""
     for name in ("sana-1.0", "sana-sprint"):
         latents, text = inputs(0)
         time, guidance = time_and_guidance(name, 0)
@@ -132,12 +133,12 @@ def test_output_depends_on_time_text_and_guidance() -> None:
     ("setting", "value"),
     [("patch_size", 2), ("out_channels", 64), ("cross_attention_dim", 65), ("qk_norm", "layer_norm")],
 )
-def test_a_config_of_another_kind_is_refused_by_name(setting: str, value: object) -> None:
-    with pytest.raises(CheckpointError, match=f"{setting} = {value!r}"):
+def test_config_unsupported_is_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"{setting} must be .*got {value!r}"):
         SanaConfig.from_dict(dict(random_transformer({}, 0).config) | {setting: value})
 
 
-def test_absent_settings_take_the_defaults_of_diffusers() -> None:
+def test_config_absent_keys_take_diffusers_defaults() -> None:
     ours = SanaConfig.from_dict({})
     theirs = inspect.signature(SanaTransformer2DModel.__init__).parameters
     for name in SanaConfig.__dataclass_fields__.keys() & theirs.keys():
@@ -145,8 +146,8 @@ def test_absent_settings_take_the_defaults_of_diffusers() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_one_product_for_queries_keys_and_values(name: str) -> None:
-    """As on a GPU: the same values, under the same names, in one place."""
+def test_qkv_in_one_product_equals_three(name: str) -> None:
+    """Packed as on a GPU: the same values under the same names, in one tensor."""
     theirs, ours = models(name)
     packed = SanaTransformer(ours.config).eval()
     packed.load_state_dict(theirs.state_dict())

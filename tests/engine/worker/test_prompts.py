@@ -1,5 +1,6 @@
 """Prompt embeddings against diffusers' unmasked ones."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +12,16 @@ from diffusers import SanaPipeline, SanaSprintPipeline
 from engine.models.sana import PackedText
 from engine.worker.prompts import (
     COMPLEX_HUMAN_INSTRUCTION,
-    GRAPH_TOKENS,
+    LENGTH_MULTIPLE,
+    MAX_GRAPH_LENGTH,
     MAX_PROMPTS,
     MAX_TOKENS,
-    TOKENS_STEP,
     Prompt,
     PromptCache,
     PromptEncoder,
-    clean,
+    normalize_prompt,
 )
-from engine.worker.recorder import Recorder
+from engine.worker.recorder import GraphRecorder
 
 from ...reference import REL, relative_error
 from .host_reads import HostReads
@@ -30,7 +31,7 @@ PROMPTS = {
     "no merge across the border": "zebra",
     "two tokens change at the border": "a red circle left of a blue square",
     "the last token grows": "xylophone on a table",
-    "a new line follows": "\n\nstreet",  # stripped
+    "leading new lines": "\n\nstreet",  # stripped
     "case": "A CAT Sleeping",
     "spaces": "  a \t cat   ",
     "unicode": "Ein Kätzchen 猫 🐱 на столе e\u0301",
@@ -57,7 +58,7 @@ def encoder(reference: Reference) -> PromptEncoder:
 def theirs(
     pipeline: SanaPipeline | SanaSprintPipeline, prompt: str, negative: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """diffusers' embeddings of both, without the rows its masks hide."""
+    """diffusers' embeddings of both prompts, without the tokens that its masks hide."""
     with torch.inference_mode():
         embeds, mask, negative_embeds, negative_mask = pipeline.encode_prompt(
             prompt,
@@ -68,15 +69,13 @@ def theirs(
     return embeds[0][mask[0].bool()], negative_embeds[0][negative_mask[0].bool()]
 
 
-def test_the_instruction_is_that_of_diffusers() -> None:
-    import inspect
-
+def test_instruction_equals_diffusers() -> None:
     for pipeline in (SanaPipeline, SanaSprintPipeline):
         default = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
         assert "\n".join(default) == COMPLEX_HUMAN_INSTRUCTION
 
 
-def test_the_tokenizer_of_these_tests_has_the_traps(reference: Reference) -> None:
+def test_tokenizer_of_tests_merges_across_the_border(reference: Reference) -> None:
     tokenizer = reference("sana-1.0").tokenizer
     alone = tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION)
     assert tokenizer.convert_ids_to_tokens(alone)[-2:] == ["▁Prompt", ":▁"]
@@ -94,9 +93,7 @@ def test_the_tokenizer_of_these_tests_has_the_traps(reference: Reference) -> Non
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
 @torch.inference_mode()
-def test_embeddings_equal_the_unmasked_ones_of_diffusers(
-    encoder: PromptEncoder, reference: Reference, prompt: str
-) -> None:
+def test_embeddings_equal_diffusers(encoder: PromptEncoder, reference: Reference, prompt: str) -> None:
     expected, expected_negative = theirs(reference("sana-1.0"), prompt, prompt)
     (positive,), (negative,) = encoder.encode([prompt]), encoder.encode_negative([prompt])
     assert positive.shape == expected.shape
@@ -106,7 +103,7 @@ def test_embeddings_equal_the_unmasked_ones_of_diffusers(
 
 
 @torch.inference_mode()
-def test_counts_of_rows(encoder: PromptEncoder) -> None:
+def test_embeddings_count_is_bounded(encoder: PromptEncoder) -> None:
     """<bos>, the last token of the instruction, and at most 298 of the prompt; 300 without the instruction."""
     assert len(encoder.encode(["z" * 298])[0]) == MAX_TOKENS == len(encoder.encode(["z" * 5000])[0])
     assert len(encoder.encode(["z" * 297])[0]) == MAX_TOKENS - 1
@@ -116,8 +113,8 @@ def test_counts_of_rows(encoder: PromptEncoder) -> None:
 
 
 @torch.inference_mode()
-def test_the_soft_cap_matters_and_is_applied(encoder: PromptEncoder, reference: Reference) -> None:
-    """Otherwise an attention without it would pass unseen."""
+def test_attention_soft_cap_changes_embeddings(encoder: PromptEncoder, reference: Reference) -> None:
+    """So the comparison with diffusers would fail without it."""
     model = reference("sana-1.0").text_encoder
     before = encoder.encode_negative(["a cat"])[0]
     layers = [layer.self_attn for layer in model.layers]
@@ -131,16 +128,14 @@ def test_the_soft_cap_matters_and_is_applied(encoder: PromptEncoder, reference: 
 
 
 @torch.inference_mode()
-def test_encoding_leaves_no_trace_in_the_prefix(encoder: PromptEncoder) -> None:
+def test_prefix_is_unchanged_by_encoding(encoder: PromptEncoder) -> None:
     first = encoder.encode(["a cat"])[0]
     encoder.encode(list(PROMPTS.values()))
     assert torch.equal(encoder.encode(["a cat"])[0], first)
 
 
 @torch.inference_mode()
-def test_prompts_share_forwards_and_change_no_bit_of_each_other(
-    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_in_one_forward_equal_single_ones(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [*PROMPTS.values(), *(f"{n} cats" for n in range(20))]
     forward, shapes = encoder.model.forward, list[torch.Size]()
 
@@ -159,53 +154,57 @@ def test_prompts_share_forwards_and_change_no_bit_of_each_other(
 
 
 @torch.inference_mode()
-def test_graphs_encode_the_same(encoder: PromptEncoder) -> None:
-    """On the CPU a graph is the forward itself, on the graph's own tensors."""
+def test_prompt_graphs_equal_forwards_without(encoder: PromptEncoder) -> None:
+    """On the CPU a graph is the forward itself, on the graph's tensors."""
     prompts = [*PROMPTS.values(), *(f"{n} cats" for n in range(20))]
     expected, launched = encoder.encode(prompts), encoder.launched
     try:
-        encoder.capture(Recorder(torch.device("cpu"), math.inf))
+        encoder.capture(GraphRecorder(torch.device("cpu"), math.inf))
         actual = encoder.encode(prompts)
     finally:
         encoder.graphs.clear()
     assert encoder.replayed > 3
-    assert 0 < encoder.launched - launched < launched  # long prompts, and those that change more of the instruction
+    assert 0 < encoder.launched - launched < launched  # long prompts, and those with less shared
     for ours, theirs in zip(actual, expected, strict=True):
         assert relative_error(ours, theirs) <= REL
 
 
-@pytest.mark.parametrize("most", [1, 6, 8])
-def test_graphs_are_for_few_and_for_many_prompts(reference: Reference, most: int) -> None:
+@pytest.mark.parametrize("max_prompts", [1, 6, 8])
+def test_prompt_graphs_cover_counts_and_lengths(reference: Reference, max_prompts: int) -> None:
     pipeline = reference("sana-1.0")
     with torch.inference_mode():
-        encoder = PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, most)
-    encoder.capture(Recorder(torch.device("cpu"), math.inf))
-    lengths = range(TOKENS_STEP, GRAPH_TOKENS + 1, TOKENS_STEP)
-    assert set(encoder.graphs) == {(count, length) for count in (1, 2, 4, 8) if count <= most for length in lengths}
+        encoder = PromptEncoder(pipeline.text_encoder, pipeline.tokenizer, max_prompts)
+    encoder.capture(GraphRecorder(torch.device("cpu"), math.inf))
+    lengths = range(LENGTH_MULTIPLE, MAX_GRAPH_LENGTH + 1, LENGTH_MULTIPLE)
+    counts = [count for count in (1, 2, 4, 8) if count <= max_prompts]
+    assert set(encoder.graphs) == {(count, length) for count in counts for length in lengths}
 
 
 @torch.inference_mode()
-def test_a_forward_waits_for_nothing(encoder: PromptEncoder, host_reads: HostReads) -> None:
+def test_prompt_forward_reads_nothing_back_to_the_host(encoder: PromptEncoder, host_reads: HostReads) -> None:
     tokens = torch.ones(2, 16, dtype=torch.long)
     hidden = torch.zeros(2, 16, encoder.prefix.hidden.shape[-1])
     with host_reads:
-        encoder._replayed(tokens, hidden)
+        encoder.forward_into(tokens, hidden)
     assert host_reads.found == []
     assert hidden.any()
 
 
-def entry(rows: int) -> PackedText:
-    return PackedText(torch.zeros(1, rows, 2, 4), torch.zeros(1, rows, 2, 4), torch.zeros(1, 0, 8))  # 64 bytes a row
+def entry(tokens: int) -> PackedText:
+    """64 bytes per token."""
+    return PackedText(torch.zeros(1, tokens, 2, 4), torch.zeros(1, tokens, 2, 4), torch.zeros(1, 0, 8))
 
 
-def test_cache_computes_once_and_keeps_both_encodings_apart() -> None:
+def test_cache_computes_each_prompt_and_negative_once() -> None:
     cache, computed = PromptCache(10_000), list[Prompt]()
 
     def compute(prompts: list[Prompt]) -> list[PackedText]:
         computed.extend(prompts)
         return [entry(2) for _ in prompts]
 
-    first, again, negative = cache.get([("A cat ", False), (clean("a CAT"), False), ("a cat", True)], compute)
+    first, again, negative = cache.get(
+        [("A cat ", False), (normalize_prompt("a CAT"), False), ("a cat", True)], compute
+    )
     assert first is again
     assert first is not negative
     assert cache.get([("a cat", True), ("a cat", False), ("a dog", False)], compute)[:2] == [negative, first]
@@ -213,25 +212,25 @@ def test_cache_computes_once_and_keeps_both_encodings_apart() -> None:
     assert (cache.hits, cache.misses) == (3, 3)
 
 
-def test_cache_is_bounded_in_bytes_and_forgets_the_least_recently_used() -> None:
+def test_cache_is_bounded_in_bytes_and_evicts_lru() -> None:
     cache, computed = PromptCache(3 * 64), list[str]()
 
-    def get(*prompts: str, rows: int = 1) -> list[PackedText]:
+    def get(*prompts: str, tokens: int = 1) -> list[PackedText]:
         def compute(missing: list[Prompt]) -> list[PackedText]:
             computed.extend(text for text, _ in missing)
-            return [entry(rows) for _ in missing]
+            return [entry(tokens) for _ in missing]
 
         return cache.get([(text, False) for text in prompts], compute)
 
     (a,) = get("a")
     get("b")
     get("a")
-    get("c", rows=2)
+    get("c", tokens=2)
     assert cache.nbytes == 3 * 64
     assert get("a") == [a]
-    get("b")  # was forgotten
+    get("b")  # was evicted
     assert computed == ["a", "b", "c", "b"]
-    assert len(get("huge", "a", "b", rows=50)) == 3  # also what does not fit is handed out
+    assert len(get("huge", "a", "b", tokens=50)) == 3  # returned although it does not fit
     assert cache.nbytes <= 3 * 64
     assert len(get("d", "e", "f", "g", "d")) == 5  # more than it holds, at once
     assert cache.nbytes <= 3 * 64

@@ -1,55 +1,55 @@
-"""The bounds of what is recorded. Real CUDA graphs: tests/kernels/whole_steps.py, on a GPU."""
+"""Bounds of the graph recorder. Real CUDA graphs: tests/kernels/whole_steps.py, on a GPU."""
 
 import logging
 import math
-import time
 
 import pytest
 import torch
 
 from engine.worker import recorder
-from engine.worker.recorder import Recorder
+from engine.worker.recorder import GraphRecorder
 
 CPU = torch.device("cpu")
 
 
-def test_what_is_recorded_replays_on_the_tensors_it_had() -> None:
+def test_recorder_replay_runs_on_captured_tensors() -> None:
     total = torch.zeros(2)
 
     def count() -> None:
         total.add_(1)
 
-    replay = Recorder(CPU, math.inf).record(count)
+    replay = GraphRecorder(CPU, math.inf).capture(count)
     assert replay is not None
     replay()
     replay()
     assert total.tolist() == [2, 2]
 
 
-def test_nothing_is_recorded_when_the_time_is_over() -> None:
+def test_recorder_time_over_captures_nothing() -> None:
     calls: list[int] = []
-    assert Recorder(CPU, time.monotonic() - 1).record(lambda: calls.append(1)) is None
+    assert GraphRecorder(CPU, seconds=-1).capture(lambda: calls.append(1)) is None
     assert calls == []
 
 
-def test_nothing_is_recorded_without_room_and_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Recorder(CPU, math.inf)
+def test_recorder_memory_low_ends_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = GraphRecorder(CPU, math.inf)
     with monkeypatch.context() as patch:
         patch.setattr(recorder, "has_room", lambda device: False)
-        assert one.record(lambda: None) is None
-    assert one.record(lambda: None) is None
+        assert one.capture(lambda: None) is None
+    assert one.capture(lambda: None) is None
+    assert GraphRecorder(CPU, math.inf).capture(lambda: None) is not None
 
 
-def test_a_call_that_cannot_be_recorded_is_logged_and_the_last(
+def test_recorder_failed_capture_is_logged_and_ends_captures(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(self: Recorder, call: object) -> None:
+    def refuse(*args: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    one = Recorder(CPU, math.inf)
+    one = GraphRecorder(CPU, math.inf)
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "engine.worker.recorder"):
-        patch.setattr(Recorder, "_capture", refuse)
-        assert one.record(lambda: None) is None
-    assert "could not be captured" in caplog.text
+        patch.setattr(recorder, "capture_graph", refuse)
+        assert one.capture(lambda: None) is None
+    assert "capturing a CUDA graph failed" in caplog.text
     assert "not permitted" in caplog.text
-    assert one.record(lambda: None) is None
+    assert one.capture(lambda: None) is None

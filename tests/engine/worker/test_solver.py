@@ -1,20 +1,22 @@
-"""Both solvers against diffusers' schedulers: schedules bit for bit, steps on arbitrary network outputs."""
+"""Both solvers against diffusers' schedulers: schedules bit for bit, steps on random network outputs."""
 
 import pytest
 import torch
 from diffusers import SCMScheduler
 
-from engine.worker.solver import dpmpp_2m_schedule, flow_sigmas, flow_timesteps, scm_schedule, scm_times
+from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps, scm_schedule, scm_times
 from kernels.guided_step import guide, solver_step
 
 from ...checkpoints import flow_scheduler
 from ...reference import REL, quiet, relative_error
 
-PUBLISHED = "999 982 963 944 922 899 874 847 817 785 749 710 666 617 562 499 428 345 249 136"
+PUBLISHED = [999, 982, 963, 944, 922, 899, 874, 847, 817, 785, 749, 710, 666, 617, 562, 499, 428, 345, 249, 136]
+"""Timesteps of 20 steps with shift 3, as the released pipelines run them."""
+NO_NOISE = torch.zeros(())
 
 
 @pytest.mark.parametrize("shift", [3.0, 6.0])
-def test_flow_sigmas_and_timesteps_are_those_of_diffusers(shift: float) -> None:
+def test_flow_schedule_equals_diffusers(shift: float) -> None:
     scheduler = flow_scheduler(shift)
     for steps in range(1, 51):
         with quiet():
@@ -25,12 +27,12 @@ def test_flow_sigmas_and_timesteps_are_those_of_diffusers(shift: float) -> None:
         assert dpmpp_2m_schedule(steps, shift).times.tolist() == scheduler.timesteps.tolist()
 
 
-def test_timesteps_of_twenty_steps() -> None:
-    assert flow_timesteps(flow_sigmas(20, 3.0)).tolist() == [int(t) for t in PUBLISHED.split()]
+def test_flow_timesteps_of_twenty_steps() -> None:
+    assert flow_timesteps(flow_sigmas(20, 3.0)).tolist() == PUBLISHED
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_scm_angles_and_times_are_those_of_diffusers(steps: int) -> None:
+def test_scm_schedule_equals_diffusers(steps: int) -> None:
     scheduler = SCMScheduler()
     scheduler.set_timesteps(steps, intermediate_timesteps=1.3 if steps == 2 else None)
     assert scm_times(steps) == scheduler.timesteps.tolist()
@@ -43,31 +45,60 @@ def noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("steps", [*range(1, 9), 14, 15, 20, 50])
-@pytest.mark.parametrize("shift", [3.0, 6.0])
-def test_dpmpp_2m_step_by_step(shift: float, steps: int) -> None:
+def row(schedule: Schedule, step: int, start: int = 0) -> torch.Tensor:
+    """Coefficients of one step for all latents, [1, 6]."""
+    return torch.tensor([schedule.coefficients_at(step, start)])
+
+
+def compare_dpmpp_2m(shift: float, steps: int, start: int) -> None:
+    """All steps from `start` on, against a scheduler of diffusers that begins there with an empty history."""
     scheduler = flow_scheduler(shift)
     with quiet():
         scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(start)
     schedule = dpmpp_2m_schedule(steps, shift)
     x = theirs = noise((12, 32), seed=0)
-    old_denoised = torch.full_like(x, 1e6)  # must not be read by the first step
-    assert schedule.steps == steps
-    assert schedule.initial_scale == 1
-    assert schedule.input_scale.eq(1).all()
-    for step in range(steps):
+    old_denoised = torch.full_like(x, 1e6)  # the first step must not read it
+    for step in range(start, steps):
         velocity = noise((12, 32), seed=step + 1)
         theirs = scheduler.step(velocity, scheduler.timesteps[step], theirs).prev_sample
-        coefficients = schedule.coefficients[step : step + 1]
-        x, old_denoised = solver_step(x, velocity, old_denoised, torch.zeros(()), coefficients)
-        assert not schedule.draws_noise(step)
+        x, old_denoised = solver_step(x, velocity, old_denoised, NO_NOISE, row(schedule, step, start))
         assert relative_error(x, theirs) <= REL
         assert relative_error(old_denoised, scheduler.model_outputs[-1]) <= REL
 
 
+@pytest.mark.parametrize("steps", [*range(1, 9), 14, 15, 20, 50])
+@pytest.mark.parametrize("shift", [3.0, 6.0])
+def test_dpmpp_2m_steps_equal_diffusers(shift: float, steps: int) -> None:
+    compare_dpmpp_2m(shift, steps, start=0)
+
+
+@pytest.mark.parametrize(("steps", "start"), [(2, 1), (5, 1), (8, 3), (20, 1), (20, 7), (20, 18), (20, 19)])
+def test_dpmpp_2m_start_inside_schedule_is_first_order(steps: int, start: int) -> None:
+    compare_dpmpp_2m(3.0, steps, start)
+
+
+def test_dpmpp_2m_second_order_wherever_possible() -> None:
+    """Between the first and the last step, whichever step an image started at."""
+    schedule = dpmpp_2m_schedule(20, 3.0)
+    for start in (0, 5):
+        changes = [schedule.coefficients_at(step, start).change_scale for step in range(start, 20)]
+        assert changes[0] == changes[-1] == 0
+        assert min(changes[1:-1]) > 0
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_dpmpp_2m_scales_are_one_without_noise(steps: int) -> None:
+    schedule = dpmpp_2m_schedule(steps, 3.0)
+    assert schedule.steps == steps
+    assert schedule.initial_scale == schedule.final_scale == 1
+    assert schedule.input_scale.eq(1).all()
+    assert not any(schedule.adds_noise(step) for step in range(steps))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_scm_step_by_step(steps: int) -> None:
-    """As in diffusers' Sprint pipeline: input scaled, output changed to TrigFlow's, fresh noise from the generator."""
+def test_scm_steps_equal_diffusers(steps: int) -> None:
+    """As in its Sprint pipeline: scaled input, output changed to TrigFlow's, fresh noise from the generator."""
     scheduler = SCMScheduler()
     scheduler.set_timesteps(steps, intermediate_timesteps=1.3 if steps == 2 else None)
     sigma_data = scheduler.config.sigma_data
@@ -85,36 +116,35 @@ def test_scm_step_by_step(steps: int) -> None:
         assert relative_error(x * schedule.input_scale[step], model_input) <= REL
         trig = ((1 - 2 * s) * model_input + (1 - 2 * s + 2 * s**2) * output) / norm * sigma_data
         theirs, denoised = scheduler.step(trig, angle, theirs, generator=their_generator, return_dict=False)
-        fresh = torch.zeros(())
-        assert schedule.draws_noise(step) == (step < steps - 1)
-        if schedule.draws_noise(step):
+        fresh = NO_NOISE
+        assert schedule.adds_noise(step) == (step < steps - 1)
+        if schedule.adds_noise(step):
             fresh = torch.randn(1, 32, 4, 3, generator=our_generator)
-        x, _ = solver_step(x, output, torch.zeros_like(x), fresh, schedule.coefficients[step : step + 1])
+        x, _ = solver_step(x, output, torch.zeros_like(x), fresh, row(schedule, step)[0])
         if step < steps - 1:
             assert relative_error(x, theirs) <= REL
     assert relative_error(x, denoised / sigma_data) <= REL
 
 
-def test_rows_of_different_requests_advance_together() -> None:
-    """Each row has its own schedule, step and solver."""
-    schedules = [dpmpp_2m_schedule(20, 3.0), dpmpp_2m_schedule(4, 6.0), scm_schedule(2, 0.5)]
-    steps = [7, 3, 0]
-    coefficients = torch.stack([schedule.coefficients[step] for schedule, step in zip(schedules, steps, strict=True)])
+def test_solver_step_mixed_schedules_equal_separate_ones() -> None:
+    """Each token has its own schedule, step and solver."""
+    rows = [row(dpmpp_2m_schedule(20, 3.0), 7), row(dpmpp_2m_schedule(4, 6.0), 3), row(scm_schedule(2, 0.5), 0)]
+    coefficients = torch.cat(rows)
     x, output, old, fresh = (noise((6, 32), seed=s) for s in range(4))
     owner = torch.tensor([0, 1, 1, 2, 2, 2])
     together = solver_step(x, output, old, fresh, coefficients[owner])
-    for row in range(6):
-        r = slice(row, row + 1)
+    for token in range(6):
+        r = slice(token, token + 1)
         alone = solver_step(x[r], output[r], old[r], fresh[r], coefficients[owner[r]])
         assert torch.equal(together[0][r], alone[0])
         assert torch.equal(together[1][r], alone[1])
 
 
-def test_guidance() -> None:
+def test_guidance_formula() -> None:
     conditional, unconditional = noise((4, 3), seed=0), noise((4, 3), seed=1)
     scale = torch.tensor([[4.5], [1.0], [0.0], [7.0]])
     guided = guide(conditional, unconditional, scale)
     assert torch.allclose(guided[0], 4.5 * conditional[0] - 3.5 * unconditional[0], atol=1e-5)
     assert torch.allclose(guided[1], conditional[1], atol=1e-6)
     assert torch.equal(guided[2], unconditional[2])
-    assert torch.equal(guide(conditional, conditional, scale), conditional)  # no second branch: both are the same rows
+    assert torch.equal(guide(conditional, conditional, scale), conditional)  # one branch only
