@@ -54,15 +54,15 @@ def serve(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     from .generate import generate_files
-    from .request_params import fill_params, parse_size
+    from .request_params import parse_size, resolve_params
 
     if args.size != "auto":
         parse_size(args.size)  # before minutes of loading
-    fill = functools.partial(fill_params, size=args.size, **settings(args, GenerationParams))
+    resolve = functools.partial(resolve_params, size=args.size, **settings(args, GenerationParams))
     # An error is one line, since its traceback is for a server's log. One request has too few steps to repay capturing
     # CUDA graphs.
     engine = dataclasses.replace(engine_config(args), log_level="critical", cuda_graphs=False)
-    asyncio.run(generate_files(engine, fill, args.out))
+    asyncio.run(generate_files(engine, resolve, args.out))
     return 0
 
 

@@ -13,8 +13,8 @@ from engine import EngineClient, EngineConfig, Finished, GenerationParams, Model
 from .writing import check_writable, write_whole
 
 
-async def generate_files(config: EngineConfig, fill: Callable[[ModelInfo], GenerationParams], out: Path) -> None:
-    """Loads the model, generates the request that `fill` returns for it, and writes each image when it is done.
+async def generate_files(config: EngineConfig, resolve: Callable[[ModelInfo], GenerationParams], out: Path) -> None:
+    """Loads the model, generates the request that `resolve` returns for it, and writes each image when it is done.
 
     One image is written to `out`, several to out-1.png, out-2.png, ... Raises SanaError.
     """
@@ -23,7 +23,7 @@ async def generate_files(config: EngineConfig, fill: Callable[[ModelInfo], Gener
     print(f"sana: loading {config.model}", file=sys.stderr)
     model = await engine.start()
     try:
-        await write_images(engine, fill(model), out)
+        await write_images(engine, resolve(model), out)
     finally:
         await engine.stop()
 

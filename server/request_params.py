@@ -33,7 +33,7 @@ def quality_of(model: ModelInfo, steps: int) -> str:
     return max((word for word in QUALITY if preset_steps(model, word) <= steps), key=QUALITY.__getitem__, default="low")
 
 
-def fill_params(
+def resolve_params(
     model: ModelInfo,
     prompt: str,
     *,

@@ -1,8 +1,8 @@
 """`stream=true`: server-sent events with OpenAI's names. Progress and heartbeats are comments, which clients skip.
 
-Why not sse-starlette (3.7): it takes each event as one string, so an image of 40 MB in base64 would be built and split
-into lines on the event loop; it replaces uvicorn's exit handler when imported and ends streams at SIGTERM, where this
-server lets accepted requests finish; its pings come at fixed times, ours only after silence.
+Why not sse-starlette (3.7): it formats an event as one string, so an image of 40 MB in base64 would be split into lines
+on the event loop; given bytes in pieces instead, it may send a ping between two pieces, inside the event. It replaces
+uvicorn's exit handler when imported and ends streams at SIGTERM, where this server lets accepted requests finish.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine import EngineClient, EngineConfig, Finished, SanaError
 
-from ..request_params import fill_params
+from ..request_params import resolve_params
 from .suite import KINDS, Task, tasks
 
 CONCURRENCY = 8
@@ -86,7 +86,7 @@ async def examine_engine(config: EngineConfig, settings: ExamSettings) -> list[M
     model = await engine.start()
 
     async def generate(prompt: str, seed: int) -> bytes:
-        params = fill_params(
+        params = resolve_params(
             model,
             prompt,
             size=settings.size,

@@ -20,7 +20,7 @@ from ..auth import limit
 from ..body import read_json
 from ..file_store import FileStore
 from ..observe import observe
-from ..request_params import fill_params
+from ..request_params import resolve_params
 from ..responses import describe_images, json_length, json_pieces
 from ..schemas import ImageGenerationRequest, ImagesResponse, parse_generation
 from ..settings import ServerConfig
@@ -77,7 +77,7 @@ def to_params(body: ImageGenerationRequest, model: ModelInfo, request: Request) 
     values = {name: getattr(body, name) for name in SHARED_FIELDS}
     if not body.stream:
         values["partial_images"] = None
-    return fill_params(model, size=body.size, quality=body.quality, tenant=request.state.tenant, **values)
+    return resolve_params(model, size=body.size, quality=body.quality, tenant=request.state.tenant, **values)
 
 
 async def collect_while_connected(events: AsyncGenerator[Event], request: Request) -> list[Finished]:
