@@ -1,1 +1,1 @@
-"""How the embedded demo checkpoint was made: a SANA trained from scratch on a procedural world (see README.md)."""
+"""Training of the demo checkpoint: a SANA from scratch on a procedural world (see README.md)."""

@@ -1,8 +1,8 @@
-"""Several captions per scene, and the sampler that prefers the complete ones (SANA, section 3.3, in the small).
+"""Several captions per scene, and the sampler that prefers complete ones (SANA, section 3.3, at small scale).
 
-The paper scores each caption by CLIP and draws with p_i = exp(c_i / tau) / sum_j exp(c_j / tau). Here the score is
-exact: the share of the scene's facts that the caption states. What a caption leaves open is drawn left to right in the
-order of mention: a model this small would otherwise paint the mean of all arrangements.
+The paper scores each caption by CLIP and samples with p_i = exp(c_i / tau) / sum_j exp(c_j / tau). Here the score is
+exact: the share of the scene's facts that the caption states. A pair whose caption states no position is arranged left
+to right in the order of mention: a model this small would otherwise generate the mean of all arrangements.
 """
 
 import math
@@ -73,35 +73,35 @@ ADJECTIVES = ("nice", "cute", "simple", "bright", "pretty", "clean", "lovely", "
 @dataclass(frozen=True)
 class Caption:
     text: str
-    score: float  # share of the scene's facts stated, 0..1
+    score: float  # share of the scene's facts that it states, 0..1
 
 
 def captions(scene: Scene, rng: Random) -> list[Caption]:
     """A handful of captions of `scene`, one or more per style: terse, sentence, attribute list, paraphrase."""
     if scene.relation:
-        told = _pair(scene, rng)
+        texts = _pair(scene, rng)
     elif scene.count > 1:
-        told = _group(scene, rng)
+        texts = _group(scene, rng)
     else:
-        told = _single(scene.objects[0], rng)
+        texts = _single(scene.objects[0], rng)
     facts = _facts(scene)
     found = []
-    for text, stated in told:
+    for text, stated in texts:
         found.append(Caption(text, stated / facts))
         found.append(Caption(_with_background(text, scene, rng), (stated + 1) / facts))
     return found
 
 
-def draw_caption(scene: Scene, rng: Random, temperature: float = TEMPERATURE) -> str:
-    """One caption, more complete ones more often."""
+def sample_caption(scene: Scene, rng: Random, temperature: float = TEMPERATURE) -> str:
+    """One caption; more complete ones are more likely."""
     found = captions(scene, rng)
     return rng.choices(found, [math.exp(c.score / temperature) for c in found])[0].text
 
 
 def with_noise(text: str, rng: Random, rate: float = 0.5) -> str:
-    """Now and then words that say nothing about the scene, or a comma: users have words that no template has.
+    """The caption, at `rate` with words irrelevant to the scene or a comma: users write words that no template has.
 
-    A model that knew its templates alone drew 98 of 100 held-out prompts right in plain forms, 73 of 116 in others.
+    Trained on templates alone, the model got 98 of 100 held-out prompts right in plain forms and 73 of 116 in others.
     """
     if rng.random() > rate:
         return text
@@ -109,7 +109,7 @@ def with_noise(text: str, rng: Random, rate: float = 0.5) -> str:
     bare = [i for i, word in enumerate(words) if word == "a"]
     if bare and rng.random() < 0.2:
         words.insert(rng.choice(bare) + 1, rng.choice(ADJECTIVES))
-    # Only where a phrase may begin or end: never between an article or a number and its noun.
+    # Only where a phrase may begin or end, never between an article or a number and its noun.
     seams = [i for i, word in enumerate(words) if word in PHRASE_STARTS or i == 0] + [len(words)]
     for seam in sorted(rng.sample(seams, min(len(seams), rng.choice((1, 1, 2)))), reverse=True):
         noise = [rng.choice(FILLERS) if rng.random() < 0.5 else _nonsense(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
@@ -122,7 +122,7 @@ def with_noise(text: str, rng: Random, rate: float = 0.5) -> str:
 
 
 def _nonsense(rng: Random) -> str:
-    """Letters in the rhythm of a word."""
+    """A random pronounceable word."""
     syllables = (rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice(("", *CONSONANTS)) for _ in range(3))
     return "".join(list(syllables)[: rng.randint(1, 3)])
 
@@ -136,19 +136,19 @@ def plural(shape: str) -> str:
 
 
 def _facts(scene: Scene) -> int:
-    """Looks (shape and colour each), a size or a relation or a count where there is one, the background."""
+    """Number of facts: shape and colour of each look, the background, and a size, relation or count if there is one."""
     looks = 4 if scene.relation else 2
     return looks + int(bool(scene.relation or scene.count > 1 or scene.objects[0].size)) + 1
 
 
-def _say(word: str, rng: Random) -> str:
-    """The word, or now and then one that means the same."""
+def _synonym(word: str, rng: Random) -> str:
+    """The word, or a synonym at SYNONYM_RATE."""
     return rng.choice(SYNONYMS[word]) if word in SYNONYMS and rng.random() < SYNONYM_RATE else word
 
 
 def _noun(item: Object, rng: Random) -> str:
-    """The look with its article, mostly "a red circle"."""
-    color, shape = _say(item.color, rng), _say(item.shape, rng)
+    """A noun phrase for the object, mostly of the form "a red circle"."""
+    color, shape = _synonym(item.color, rng), _synonym(item.shape, rng)
     kind = rng.random()
     if kind < 0.06:
         return f"{article(shape)} that is {color}"
@@ -176,7 +176,7 @@ def _with_background(text: str, scene: Scene, rng: Random) -> str:
 
 
 def _single(item: Object, rng: Random) -> Iterator[tuple[str, float]]:
-    size, color, shape = (_say(word, rng) for word in (item.size, item.color, item.shape))
+    size, color, shape = (_synonym(word, rng) for word in (item.size, item.color, item.shape))
     words = " ".join(filter(None, (size, color, shape)))
     stated = 2 + bool(size)
     yield words, stated
@@ -230,7 +230,7 @@ def _pair(scene: Scene, rng: Random) -> Iterator[tuple[str, float]]:
 def _group(scene: Scene, rng: Random) -> Iterator[tuple[str, float]]:
     item = scene.objects[0]
     number, digit = NUMBERS[scene.count]
-    color, shapes = _say(item.color, rng), plural(_say(item.shape, rng))
+    color, shapes = _synonym(item.color, rng), plural(_synonym(item.shape, rng))
     words = f"{color} {shapes}"
     opening = rng.choice(OPENINGS).replace("there is", "there are")
     yield f"{number} {words}", 3

@@ -1,7 +1,7 @@
-"""What lies where in a scene, cell by cell of the latent grid: the exact map that captions are read into.
+"""The map of a scene: object and background of each cell of the latent grid.
 
-It supervises two things that the diffusion loss alone teaches slowly: the text encoder before diffusion (reading.py),
-and an early block of the transformer during it (representation alignment, arXiv 2410.06940, with a target that is known
+It supervises two networks that the diffusion loss alone teaches slowly: the text encoder before diffusion (reading.py),
+and an early block of the transformer during it (representation alignment, arXiv 2410.06940, with this exact target
 instead of the features of another network).
 """
 
@@ -15,7 +15,7 @@ from .world import BACKGROUNDS, Scene
 
 SHAPE_CLASSES, COLOR_CLASSES, GROUND_CLASSES = len(SHAPES) + 1, len(COLORS) + 1, len(BACKGROUNDS)
 CLASSES = (SHAPE_CLASSES, COLOR_CLASSES, GROUND_CLASSES)
-LEAST_REACH = 0.75  # cells: a small object between four cell centres still covers them
+MIN_RADIUS = 0.75  # in cells: a small object between four cell centres still covers them
 
 
 def scene_cells(scene: Scene, height: int, width: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def scene_cells(scene: Scene, height: int, width: int) -> np.ndarray:
     nearest = np.full((height, width), np.inf)
     for item in scene.objects:
         distance = np.hypot(x - item.x * width, y - item.y * height)
-        inside = (distance <= max(item.radius * unit, LEAST_REACH)) & (distance < nearest)
+        inside = (distance <= max(item.radius * unit, MIN_RADIUS)) & (distance < nearest)
         nearest[inside] = distance[inside]
         cells[inside, 0] = 1 + SHAPES.index(item.shape)
         cells[inside, 1] = 1 + list(COLORS).index(item.color)

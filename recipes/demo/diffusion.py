@@ -17,7 +17,7 @@ from engine.models.configs import SanaConfig
 from engine.models.sana import SanaTransformer
 from kernels.layout import TokenLayout
 
-from .captions import draw_caption, with_noise
+from .captions import sample_caption, with_noise
 from .cells import CLASSES, cell_loss
 from .latents import LatentSet
 from .optimizer import Muon, schedule
@@ -28,12 +28,12 @@ from .text import TextEncoder
 
 DROPOUT = 0.1
 REPEATS = 4
-ALIGNED_BLOCK = 2  # of 7: by then the network should know what belongs where
-ALIGNMENT = 0.15  # weight of that loss beside the diffusion's
+ALIGNED_BLOCK = 2  # of 7: its output should determine the position of each object
+ALIGNMENT = 0.15  # weight of the alignment loss; the diffusion loss has weight 1
 
 
 class Generator(nn.Module):
-    """Prompt to velocity: the two networks that the diffusion loss trains, and a probe that training alone needs."""
+    """Text encoder and transformer, trained by the diffusion loss, and a probe that only training needs."""
 
     def __init__(self, text_encoder: TextEncoder) -> None:
         super().__init__()
@@ -48,13 +48,19 @@ class Generator(nn.Module):
     def keep_hidden(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.hidden = inputs[0]  # [T, width]
 
-    def forward(self, x: torch.Tensor, times: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
-        """x: [N, h, w, 32]; times in 0..1; rows: caption tokens, each for N / len(rows) images, empty ones last."""
+    def forward(self, x: torch.Tensor, times: torch.Tensor, captions: list[list[int]]) -> torch.Tensor:
+        """Velocity [N, h, w, 32].
+
+        Args:
+            x: noisy latents [N, h, w, 32].
+            times: [N] in 0..1.
+            captions: token ids, each for N / len(captions) images; empty captions last.
+        """
         n, height, width, channels = x.shape
-        texts = self.text_encoder(rows)
+        texts = self.text_encoder(captions)
         ends = torch.tensor([len(t) for t in texts]).cumsum(0).tolist()
         spans = zip([0, *ends[:-1]], ends, strict=True)
-        shared = tuple(span for span in spans for _ in range(n // len(rows)))
+        shared = tuple(span for span in spans for _ in range(n // len(captions)))
         layout = TokenLayout(((height, width),) * n, shared, x.device)
         text = self.transformer.project_text(*texts)
         velocity: torch.Tensor = self.transformer(x.reshape(-1, channels), layout, times * 1000, text)
@@ -62,7 +68,7 @@ class Generator(nn.Module):
 
 
 def initialize(model: SanaTransformer) -> None:
-    """Xavier for products, small time and caption paths, a silent output: the network starts as the zero velocity."""
+    """Xavier for matrices, small weights for time and caption, zeros for the output: the initial velocity is zero."""
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 or "scale_shift_table" in name:
             continue
@@ -77,23 +83,24 @@ def initialize(model: SanaTransformer) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """Sizes trained side by side, until `minutes` of training in all.
+    """Sizes trained together until `minutes` of training in total.
 
     Args:
-        mix: per size its latents, its batch and how often its turn comes.
+        mix: latents, batch and frequency of each size.
     """
 
     mix: tuple[tuple[LatentSet, int, float], ...]
     minutes: float
 
-    def draw(self, rng: Random) -> tuple[LatentSet, int]:
+    def sample(self, rng: Random) -> tuple[LatentSet, int]:
+        """Latents and batch of a random size."""
         data, batch, _ = rng.choices(self.mix, [weight for _, _, weight in self.mix])[0]
         return data, batch
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates: of the transformer, and of the text encoder, which can read already."""
+    """Learning rates of the transformer and of the text encoder, which is pretrained by reading.py."""
 
     transformer: float
     text: float
@@ -107,21 +114,21 @@ def shifted_times(texts: int, repeats: int) -> torch.Tensor:
 
 
 def flow_loss(model: Generator, data: LatentSet, batch: int, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """(loss of the velocity, loss of the probe). Each text serves REPEATS images with times and noises of their own:
-    encoding it costs as much as an image."""
+    """(velocity loss, probe loss). Each text serves REPEATS images with different times and noise, because encoding it
+    costs as much as an image."""
     picks = [rng.randrange(len(data.scenes)) for _ in range(batch // REPEATS)]
-    captions = ["" if rng.random() < DROPOUT else with_noise(draw_caption(data.scenes[i], rng), rng) for i in picks]
-    rows = [model.text_encoder.token_ids(c) if c else [] for c in captions]
-    order = sorted(range(len(picks)), key=lambda k: -len(rows[k]))  # the empty captions last
-    picks, rows = [picks[k] for k in order], [rows[k] for k in order]
+    captions = ["" if rng.random() < DROPOUT else with_noise(sample_caption(data.scenes[i], rng), rng) for i in picks]
+    texts = [model.text_encoder.token_ids(c) if c else [] for c in captions]
+    order = sorted(range(len(picks)), key=lambda k: -len(texts[k]))  # the empty captions last
+    picks, texts = [picks[k] for k in order], [texts[k] for k in order]
     device = model.text_encoder.device
     x0 = data.latents[picks].float().repeat_interleave(REPEATS, dim=0).to(device)
     noise, times = torch.randn_like(x0), shifted_times(len(picks), REPEATS).to(device)
     t = times[:, None, None, None]
     with autocast(device):
-        velocity = model((1 - t) * x0 + t * noise, times, rows)
-    told = sum(map(bool, rows)) * REPEATS  # without a caption nothing says what belongs where
-    cells = data.cells[picks].repeat_interleave(REPEATS, dim=0)[:told].flatten(0, 1).to(device)
+        velocity = model((1 - t) * x0 + t * noise, times, texts)
+    captioned = sum(map(bool, texts)) * REPEATS  # an empty caption determines no positions
+    cells = data.cells[picks].repeat_interleave(REPEATS, dim=0)[:captioned].flatten(0, 1).to(device)
     return F.mse_loss(velocity.float(), noise - x0), cell_loss(model.probe(model.hidden.float())[: len(cells)], cells)
 
 
@@ -133,7 +140,7 @@ def train_generator(
     rates: Rates,
     on_save: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the stages on one schedule, resuming from work/generator.pt. `average` ends as the averaged weights."""
+    """Runs the stages on one schedule, resuming from work/generator.pt. `average` receives the averaged weights."""
     torch.manual_seed(1)
     named = list(model.named_parameters())
     text = [(name, p) for name, p in named if name.startswith("text_encoder")]
@@ -147,7 +154,7 @@ def train_generator(
     rng = Random(run.step + 1)
     for progress in run.steps():
         stage = next(s for s in stages if run.spent < s.minutes * 60)
-        flow, cells = flow_loss(model, *stage.draw(rng), rng)
+        flow, cells = flow_loss(model, *stage.sample(rng), rng)
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         (flow + ALIGNMENT * cells).backward()
@@ -155,5 +162,5 @@ def train_generator(
         for optimizer in optimizers.values():
             optimizer.set_scale(schedule(progress))
             optimizer.step()
-        average_into(average, model, run.step, decay=0.995)  # short: a new size must not drag the old along
+        average_into(average, model, run.step, decay=0.995)  # short: the average must follow each new size
         run.record(flow=flow.item(), cells=cells.item())

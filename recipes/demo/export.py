@@ -1,4 +1,4 @@
-"""The trained networks as a checkpoint in diffusers layout, bf16, as any other that the server loads."""
+"""Export of the trained networks as a bf16 checkpoint in diffusers layout, which the server loads like any other."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ TOKENIZER = {
 
 
 def export(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None:
-    """Write every file of the checkpoint."""
+    """Writes every file of the checkpoint."""
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     write_json(folder / "vae" / "config.json", VAE)
@@ -50,7 +50,7 @@ def export(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None
 
 
 def restore(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None:
-    """The weights of an exported checkpoint, to train on from."""
+    """Loads the weights of an exported checkpoint into the networks, to continue training."""
     autoencoder.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
     generator.transformer.load_state_dict(load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors"))
     generator.text_encoder.model.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"))
@@ -64,4 +64,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_weights(path: Path, module: torch.nn.Module) -> None:
     tensors = {name: tensor.detach().bfloat16().contiguous() for name, tensor in module.state_dict().items()}
     save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # the library writes for its owner only
+    path.chmod(0o644)  # the library makes it readable by its owner only

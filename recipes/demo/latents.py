@@ -1,4 +1,4 @@
-"""Scenes encoded once: latents [N, h, w, 32] in fp16 beside the scenes they show; the encoder standardises them."""
+"""Scenes encoded once: standardized latents [N, h, w, 32] in fp16 with the scenes that they show."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,23 +16,23 @@ from .world import Scene, render, sample_scene
 
 @dataclass(frozen=True)
 class LatentSet:
-    """One size of the cascade."""
+    """Latents and scenes of one size of the cascade."""
 
     latents: torch.Tensor  # fp16 [N, h, w, 32]
     scenes: list[Scene]
 
     @cached_property
     def cells(self) -> torch.Tensor:
-        """int64 [N, h * w, 3]: what lies where."""
+        """Maps of the scenes, int64 [N, h * w, 3]."""
         height, width = self.latents.shape[1:3]
         return torch.from_numpy(np.stack([scene_cells(scene, height, width) for scene in self.scenes])).flatten(1, 2)
 
 
 @torch.no_grad()
 def encode_scenes(model: Autoencoder, height: int, width: int, count: int, work: Path) -> LatentSet:
-    """Draw `count` scenes of height x width px and encode them, or read them back: a scene's seed is its number."""
-    rng_of = (height * 1000 + width) * 1_000_000
-    scenes = [sample_scene(Random(rng_of + i)) for i in range(count)]
+    """Encodes `count` scenes of height x width px, or loads their latents; the seed of a scene is its index."""
+    first_seed = (height * 1000 + width) * 1_000_000
+    scenes = [sample_scene(Random(first_seed + i)) for i in range(count)]
     path = work / f"latents{height}x{width}.pt"
     if path.exists():
         return LatentSet(torch.load(path, weights_only=True), scenes)

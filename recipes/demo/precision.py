@@ -1,4 +1,4 @@
-"""bfloat16 where the processor multiplies it, float32 where it only pretends to (30 times slower on AVX2)."""
+"""bfloat16 where the processor has instructions for it, float32 elsewhere (emulation is 30 times slower on AVX2)."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 
 def matrix_dtype(device: torch.device) -> torch.dtype:
-    """What matrix products run in."""
+    """The faster data type for matrix products."""
     fast = device.type == "cuda" or any(torch.cpu.get_capabilities().get(f"{kind}_bf16") for kind in ("avx512", "amx"))
     return torch.bfloat16 if fast else torch.float32
 

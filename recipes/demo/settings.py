@@ -1,4 +1,4 @@
-"""The demo checkpoint's architecture, in the words of diffusers' config files: written once, exported as they stand."""
+"""Architecture of the demo checkpoint as the contents of diffusers' config files, exported unchanged."""
 
 from typing import Any
 
@@ -30,9 +30,9 @@ VAE: dict[str, Any] = {
     "downsample_block_type": "Conv",
     "decoder_norm_types": "rms_norm",
     "decoder_act_fns": "silu",
-    "encoder_out_shortcut": False,  # folded into the convolutions beside the latents: see standardize.py
+    "encoder_out_shortcut": False,  # folded into the convolutions around the latents: see standardize.py
     "decoder_in_shortcut": False,
-    "scaling_factor": 1.0,  # the encoder itself standardises
+    "scaling_factor": 1.0,  # the encoder itself standardizes
 }
 
 TEXT_ENCODER: dict[str, Any] = {
@@ -70,8 +70,8 @@ TRANSFORMER: dict[str, Any] = {
     "patch_size": 1,
     "norm_elementwise_affine": False,
     "norm_eps": 1e-6,
-    # Position embedding, as the 2K and 4K checkpoints have it. Without one a network finds its place by the padding
-    # of its 3x3 convolutions alone, one token per layer from the border: out of reach of a CPU's training budget.
+    # Position embedding, as in the 2K and 4K checkpoints. Without one the network learns positions from the padding
+    # of its 3x3 convolutions alone, one token per layer from the border: too slow for a CPU's training budget.
     "interpolation_scale": 1.0,
     "qk_norm": "rms_norm_across_heads",
 }

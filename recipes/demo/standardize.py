@@ -1,9 +1,9 @@
-"""Latents of zero mean and unit deviation per channel, by rewriting two convolutions: the format has one scale only.
+"""Latents of zero mean and unit deviation per channel, folded into two convolutions: the format has one scale only.
 
 The encoder's last and the decoder's first convolution are followed or preceded by linear shortcuts (channel averages,
 channel repeats). Those are 1x1 convolutions, so they fold into the centre tap; then any affine map of the latents folds
-into the weights. Only the decoder's zero padding means something else afterwards, which the decoder's last training
-(with this encoder frozen) makes good.
+into the weights. Only the meaning of the decoder's zero padding changes, which the last training of the decoder (with
+this encoder frozen) corrects.
 """
 
 import torch
@@ -14,7 +14,7 @@ from .settings import LATENT_CHANNELS
 
 @torch.no_grad()
 def standardized(model: Autoencoder, images: torch.Tensor) -> Autoencoder:
-    """A model without latent shortcuts whose encoder standardises each channel, measured on images [N, 3, H, W]."""
+    """A model without latent shortcuts whose encoder standardizes each channel, measured on images [N, 3, H, W]."""
     latents = model.encoder(images).movedim(1, -1).flatten(0, -2)
     mean, deviation = latents.mean(0), latents.std(0)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

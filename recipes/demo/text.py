@@ -1,7 +1,7 @@
-"""The text side of the demo: a small tokenizer in Gemma's format, and captions as the pipeline of diffusers reads them.
+"""Text side of the demo: a small tokenizer in Gemma's format, and caption embeddings as in the pipeline of diffusers.
 
-The complex human instruction (CHI) stands before every caption in training exactly as in serving. Its tokens are the
-same in every row, so they run once per step with batch 1 and their keys and values are shared; gradients flow through.
+The complex human instruction (CHI) precedes every caption in training exactly as in serving. Its tokens are the same
+for every caption, so they run once per step with batch 1 and their keys and values are shared, with gradients.
 """
 
 import json
@@ -27,10 +27,10 @@ VOCABULARY = 1024
 
 
 def train_tokenizer(scenes: int = 400) -> Tokenizer:
-    """Byte-fallback BPE with spaces as U+2581, learnt on captions and the CHI; deterministic."""
+    """Byte-fallback BPE with spaces as U+2581, trained on captions and the CHI; deterministic."""
     learner = Tokenizer(BPE(unk_token="<unk>"))
     learner.normalizer = normalizers.Replace(" ", "▁")
-    # While merges are learnt a word and the space before it belong together, and punctuation stands alone.
+    # While merges are learned, a word is joined to the space before it and punctuation is separate.
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split("▁", "merged_with_next"),
@@ -45,7 +45,7 @@ def train_tokenizer(scenes: int = 400) -> Tokenizer:
     learner.train_from_iterator(_corpus(scenes), trainer)
     model = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
-    # Built anew, because the trainer would leave the bytes marked as special and decoding would drop them.
+    # A new tokenizer, because the trainer leaves the bytes marked as special and decoding would drop them.
     tokenizer = Tokenizer(BPE(model["vocab"], merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -75,14 +75,14 @@ def load_tokenizer(work: Path) -> Tokenizer:
 
 
 class TextEncoder(nn.Module):
-    """The tiny Gemma-2, and the pipeline's rule of what the transformer sees: <bos> and the tokens after the CHI."""
+    """The tiny Gemma-2. As in the pipeline, the transformer sees <bos> and the tokens after the CHI."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.model = Gemma2Model(Gemma2Config(**TEXT_ENCODER))
         self.model.set_attn_implementation("eager")  # the one that applies Gemma-2's soft-cap
-        # The last token of the CHI is a lone space that merges into the prompt's first word: all before it is shared.
+        # Without the last token of the CHI, a single space, which merges into the first word of the prompt.
         self.prefix = tokenizer.encode(CHI).ids[:-1]
 
     @property
@@ -90,26 +90,26 @@ class TextEncoder(nn.Module):
         return self.model.embed_tokens.weight.device
 
     def token_ids(self, caption: str) -> list[int]:
-        """Tokens of CHI + caption after the shared ones."""
+        """Token ids of CHI + caption after the shared prefix."""
         ids: list[int] = self.tokenizer.encode(CHI + caption).ids
         if ids[: len(self.prefix)] != self.prefix:
-            raise ValueError(f"the caption changes the tokens of the instruction: {caption!r}")
+            raise ValueError(f"the caption must not change the tokens of the instruction, got {caption!r}")
         return ids[len(self.prefix) :]
 
-    def forward(self, rows: list[list[int]]) -> list[torch.Tensor]:
-        """Caption tokens to embeddings [1 + tokens, width] each, <bos> first; an empty row is the negative prompt."""
+    def forward(self, captions: list[list[int]]) -> list[torch.Tensor]:
+        """Embeddings [1 + tokens, width] of captions given as token ids, <bos> first; [] is the negative prompt."""
         cache = DynamicCache()
         head = self.model(
             torch.tensor([self.prefix], device=self.device), past_key_values=cache, use_cache=True
         ).last_hidden_state[0, :1]
-        told = [row for row in rows if row]
-        length = max(map(len, told), default=0)
+        texts = [caption for caption in captions if caption]
+        length = max(map(len, texts), default=0)
         shared = DynamicCache()
         for index, layer in enumerate(cast(list[Any], cache.layers)):
-            keys, values = (part.expand(len(told), -1, -1, -1) for part in (layer.keys, layer.values))
+            keys, values = (part.expand(len(texts), -1, -1, -1) for part in (layer.keys, layer.values))
             shared.update(keys, values, index)
-        # Padding stands to the right of everything kept and the model is causal: no mask is needed.
-        padded = torch.tensor([row + [0] * (length - len(row)) for row in told], device=self.device)
+        # Padding is on the right and the model is causal: no mask is needed.
+        padded = torch.tensor([text + [0] * (length - len(text)) for text in texts], device=self.device)
         hidden = self.model(padded, past_key_values=shared, use_cache=True).last_hidden_state
-        kept = iter(torch.cat([head, states[: len(row)]]) for states, row in zip(hidden, told, strict=True))
-        return [next(kept) if row else head for row in rows]
+        embeddings = iter(torch.cat([head, states[: len(text)]]) for states, text in zip(hidden, texts, strict=True))
+        return [next(embeddings) if caption else head for caption in captions]

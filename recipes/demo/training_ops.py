@@ -1,6 +1,6 @@
-"""Three ops of `kernels`, rewritten for training on a CPU, where their autograd costs most of a step.
+"""Three ops of `kernels`, rewritten for training on a CPU, where autograd through the references dominates a step.
 
-Same values up to the rounding of bf16; `use_training_ops` puts them in the place of the references for this process.
+The values are equal up to bf16 rounding.
 """
 
 from functools import lru_cache
@@ -16,6 +16,7 @@ from kernels.linear_attention import linear_attention_reference
 
 
 def use_training_ops() -> None:
+    """Replaces the ops of the models in this process by those of this file."""
     engine.models.dc_ae_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
     engine.models.sana_blocks.rms_norm = rms_norm  # type: ignore[attr-defined]
     engine.models.sana_blocks.linear_attention = linear_attention  # type: ignore[attr-defined, assignment]
@@ -65,7 +66,7 @@ class RMSNormFunction(torch.autograd.Function):
 def linear_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout, *norm_weights: torch.Tensor
 ) -> torch.Tensor:
-    """The reference behind the norms of this file."""
+    """The reference, with the norms of this file."""
     if norm_weights:
         q, k = (rms_norm(x.flatten(1), w).view_as(x) for x, w in zip((q, k), norm_weights, strict=True))
     return linear_attention_reference(q, k, v, layout)
@@ -74,14 +75,14 @@ def linear_attention(
 def cross_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: TokenLayout, q_weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """All images of one size, in groups that share a text: one masked call over texts padded to the longest."""
+    """One masked product over texts padded to the longest, for images of one size in groups that share a text."""
     if q_weight is not None:
         q = rms_norm(q.flatten(1), q_weight).view_as(q)
     spans = _texts(layout)
     index, mask = _padded(spans)
     queries = q.unflatten(0, (len(spans), -1)).transpose(1, 2)  # [texts, heads, repeats * t, D]
     keys, values = (x.index_select(0, index).unflatten(0, (len(spans), -1)).transpose(1, 2) for x in (k, v))
-    # Written out: the backward of the fused CPU kernel takes ten times as long on so few keys.
+    # Not fused: the backward of the fused CPU kernel takes ten times as long on so few keys.
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT + mask.to(queries.dtype)
     return (scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values).transpose(1, 2).flatten(0, 1)
 
@@ -92,14 +93,14 @@ def _texts(layout: TokenLayout) -> tuple[tuple[int, int], ...]:
     spans = tuple(dict.fromkeys(layout.texts[: layout.single_text_images.start]))
     repeats = layout.single_text_images.start // max(1, len(spans))
     if any(layout.texts[i] != spans[i // repeats] for i in range(layout.single_text_images.start)):
-        raise ValueError("training packs the same number of images for every text")
+        raise ValueError(f"every text must have {repeats} consecutive images, got the texts {layout.texts}")
     return spans
 
 
 @lru_cache(maxsize=2)
 def _padded(spans: tuple[tuple[int, int], ...]) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(stop - start for start, stop in spans)
-    rows = [[start + min(i, stop - start - 1) for i in range(longest)] for start, stop in spans]
+    indices = [[start + min(i, stop - start - 1) for i in range(longest)] for start, stop in spans]
     keep = torch.tensor([[i < stop - start for i in range(longest)] for start, stop in spans])
     mask = torch.zeros(keep.shape).masked_fill_(~keep, float("-inf"))
-    return torch.tensor(rows).flatten(), mask[:, None, None, :]
+    return torch.tensor(indices).flatten(), mask[:, None, None, :]

@@ -1,7 +1,7 @@
-"""The world the demo model lives in: flat shapes on quiet backgrounds, drawn with anti-aliased signed distances.
+"""The procedural world of the demo model: flat shapes on plain backgrounds, rendered by anti-aliased signed distances.
 
 A `Scene` is pure data in units of the canvas (0..1), so one scene renders at any size: the cascade 128 -> 256 and
-the autoencoder's crops show the same world. Issue-sized extensions add a shape, a background or a layout here.
+the autoencoder's crops show the same world. New shapes, backgrounds and layouts are added here.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ BACKGROUNDS: dict[str, RGB] = {
     "teal": (58, 132, 136),
     "navy": (36, 50, 92),
 }
-PALE = 6  # the first six are the usual ones; the deep ones exist for white objects
-CONTRAST = 90.0  # least RGB distance between an object and its background
+PALE = 6  # the first six are the common ones; the dark ones exist for white objects
+CONTRAST = 90.0  # minimum RGB distance between an object and its background
 
-SIZES = {"small": 0.14, "": 0.25, "large": 0.38}  # radius of a lone object; "" is the size nobody mentions
+SIZES = {"small": 0.14, "": 0.25, "large": 0.38}  # radius of a single object; "" is the size that no caption mentions
 PAIR_RADIUS = 0.17
 COUNT_LAYOUTS: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
     2: (0.17, ((0.27, 0.5), (0.73, 0.5))),
@@ -43,26 +43,26 @@ class Object:
     x: float  # centre, fraction of the width
     y: float  # centre, fraction of the height, downwards
     radius: float  # fraction of the shorter side
-    size: str = ""  # the word for it, "" when ordinary
+    size: str = ""  # word for the radius, "" for the default size
 
 
 @dataclass(frozen=True)
 class Scene:
     objects: tuple[Object, ...]
     backgrounds: tuple[str, ...]  # one name: plain; two: a gradient from top to bottom
-    relation: str = ""  # of objects[0] to objects[1]: "left" or "above" (captions also tell it the other way round)
+    relation: str = ""  # of objects[0] to objects[1]: "left" or "above" (captions also state the inverse)
 
     @property
     def count(self) -> int:
-        """How many copies of one object this is, 0 when the objects differ."""
+        """Number of copies of one object, 0 when the objects differ."""
         return len(self.objects) if not self.relation else 0
 
 
 def sample_scene(rng: Random, unseen: bool = False) -> Scene:
-    """One random scene: a lone object, a pair in a relation, or two to four copies of one object.
+    """One random scene: a single object, a pair in a relation, or two to four copies of one object.
 
     Args:
-        unseen: only combinations that training never draws, instead of only those that it does.
+        unseen: only combinations that are held out from training, instead of only the others.
     """
     while True:
         scene = _sample(rng)
@@ -78,17 +78,17 @@ def _sample(rng: Random) -> Scene:
         relation = ""
     elif kind == "pair":
         relation = rng.choice(("left", "above"))
-        places = ((0.27, 0.5), (0.73, 0.5)) if relation == "left" else ((0.5, 0.27), (0.5, 0.73))
+        centers = ((0.27, 0.5), (0.73, 0.5)) if relation == "left" else ((0.5, 0.27), (0.5, 0.73))
         first, second = _look(rng), _look(rng)
         while second == first:
             second = _look(rng)
         objects = [
-            _object(rng, look, x, y, PAIR_RADIUS, 0.03) for look, (x, y) in zip((first, second), places, strict=True)
+            _object(rng, look, x, y, PAIR_RADIUS, 0.03) for look, (x, y) in zip((first, second), centers, strict=True)
         ]
     else:
         relation, look = "", _look(rng)
-        radius, spots = COUNT_LAYOUTS[rng.randint(2, 4)]
-        objects = [_object(rng, look, x, y, radius, 0.015) for x, y in spots]
+        radius, positions = COUNT_LAYOUTS[rng.randint(2, 4)]
+        objects = [_object(rng, look, x, y, radius, 0.015) for x, y in positions]
     return Scene(tuple(objects), _backgrounds(rng, {o.color for o in objects}), relation)
 
 
@@ -117,7 +117,7 @@ def _distance(a: RGB, b: RGB) -> float:
 
 
 def render(scene: Scene, height: int, width: int, crop: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:
-    """Draw `scene` at height x width; with crop = (top, left, h, w) only that window of it. Returns [h, w, 3] uint8."""
+    """Renders `scene` at height x width px, or only the window crop = (top, left, h, w). Returns uint8 [h, w, 3]."""
     top, left, rows, columns = crop or (0, 0, height, width)
     y = (np.arange(rows, dtype=np.float32) + (top + 0.5))[:, None]
     x = (np.arange(columns, dtype=np.float32) + (left + 0.5))[None, :]

@@ -1,4 +1,4 @@
-"""Captions say what their scene shows, and the sampler prefers those that say more."""
+"""Captions state facts of their scene, and the sampler prefers complete ones."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from recipes.demo.captions import (
     SYNONYMS,
     Caption,
     captions,
-    draw_caption,
+    sample_caption,
     with_noise,
 )
 from recipes.demo.world import BACKGROUNDS, SIZES, Object, Scene, sample_scene
@@ -29,7 +29,7 @@ def scene_and_captions(seed: int) -> tuple[Scene, list[Caption]]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a caption, ground left out, each in its usual form."""
+    """Words of a caption without the background, synonyms replaced."""
     for name in BACKGROUNDS:
         text = text.replace(name, "")
     usual = {other: word for word, others in SYNONYMS.items() for other in others}
@@ -37,7 +37,7 @@ def words(text: str) -> list[str]:
     return [usual.get(w, usual.get(w.removesuffix("es"), usual.get(w.removesuffix("s"), w))) for w in said]
 
 
-def test_captions_name_only_what_is_there() -> None:
+def test_captions_name_only_objects_of_the_scene() -> None:
     for seed in range(400):
         scene, found = scene_and_captions(seed)
         colors, shapes = {o.color for o in scene.objects}, {o.shape for o in scene.objects}
@@ -48,7 +48,7 @@ def test_captions_name_only_what_is_there() -> None:
             assert {w for w in said if w in SIZES} <= {o.size for o in scene.objects}
 
 
-def test_counts_are_said() -> None:
+def test_captions_of_groups_state_the_count() -> None:
     for seed in range(400):
         scene, found = scene_and_captions(seed)
         if scene.count > 1:
@@ -56,14 +56,14 @@ def test_counts_are_said() -> None:
                 assert set(words(caption.text)) & set(NUMBERS[scene.count])
 
 
-def test_relations_hold_in_both_directions() -> None:
+def test_relation_captions_hold_in_both_directions() -> None:
     first, second = Object("circle", "red", 0.27, 0.5, 0.17), Object("square", "blue", 0.73, 0.5, 0.17)
     rng = Random(0)
     texts = {c.text for _ in range(60) for c in captions(Scene((first, second), ("cream",), "left"), rng)}
     assert "a red circle to the left of a blue square" in texts
     assert "a blue square to the right of a red circle" in texts
     assert "a red circle and a blue square" in texts
-    assert "a blue square and a red circle" not in texts  # what is left open is drawn in the order of mention
+    assert "a blue square and a red circle" not in texts  # without a position, the order of mention is the arrangement
     first_words = ("circle", "disc", "dot")
     for text in texts:
         before, _, after = text.partition("left of") if "left of" in text else text.partition("right of")
@@ -74,7 +74,7 @@ def test_relations_hold_in_both_directions() -> None:
 
 
 @pytest.mark.parametrize("relation", ["left", "above"])
-def test_every_phrase_of_a_relation_is_used(relation: str) -> None:
+def test_relation_captions_use_every_phrase(relation: str) -> None:
     pair = (Object("star", "green", 0.3, 0.3, 0.17), Object("heart", "pink", 0.7, 0.7, 0.17))
     rng = Random(1)
     text = " | ".join(c.text for _ in range(80) for c in captions(Scene(pair, ("cream",), relation), rng))
@@ -82,14 +82,14 @@ def test_every_phrase_of_a_relation_is_used(relation: str) -> None:
         assert f" {phrase} " in text
 
 
-def test_a_pair_is_also_told_without_its_colors() -> None:
+def test_pair_caption_without_colors_scores_lower() -> None:
     pair = (Object("star", "green", 0.3, 0.3, 0.17), Object("heart", "pink", 0.7, 0.7, 0.17))
     texts = {c.text: c.score for i in range(60) for c in captions(Scene(pair, ("cream",), "left"), Random(i))}
     assert texts["a star and a heart"] < texts["a green star and a pink heart"]
     assert texts["a star left of a heart"] < texts["a green star left of a pink heart"]
 
 
-def test_scores_are_shares_and_some_caption_tells_all() -> None:
+def test_caption_scores_are_shares_up_to_one() -> None:
     for seed in range(200):
         _, found = scene_and_captions(seed)
         assert all(0 < c.score <= 1 for c in found)
@@ -97,7 +97,7 @@ def test_scores_are_shares_and_some_caption_tells_all() -> None:
         assert len({c.text for c in found}) >= 6  # several captions per scene
 
 
-def test_articles() -> None:
+def test_captions_use_the_right_article() -> None:
     for seed in range(200):
         for caption in scene_and_captions(seed)[1]:
             said = caption.text.split()
@@ -106,7 +106,7 @@ def test_articles() -> None:
                     assert (word == "an") == (following[0] in "aeiou")
 
 
-def test_the_sampler_follows_its_formula() -> None:
+def test_caption_sampler_follows_the_softmax() -> None:
     """p_i = exp(c_i / tau) / sum_j exp(c_j / tau), aggregated by score, on one scene."""
     scene = Scene((Object("circle", "red", 0.5, 0.5, 0.14, "small"),), ("cream",))
     expected: Counter[float] = Counter()
@@ -114,32 +114,32 @@ def test_the_sampler_follows_its_formula() -> None:
         expected[round(caption.score, 3)] += math.exp(caption.score / 0.2)
     total = sum(expected.values())
 
-    drawn: Counter[float] = Counter()
+    sampled: Counter[float] = Counter()
     rng, count = Random(3), 3000
     for _ in range(count):
-        text = draw_caption(scene, rng, temperature=0.2)
+        text = sample_caption(scene, rng, temperature=0.2)
         said = (*words(text), *(name for name in BACKGROUNDS if name in text))
         stated = sum(word in said for word in ("red", "circle", "small", "cream"))
-        drawn[round(stated / 4, 3)] += 1
+        sampled[round(stated / 4, 3)] += 1
     for score, weight in expected.items():
-        assert drawn[score] / count == pytest.approx(weight / total, abs=0.03)
+        assert sampled[score] / count == pytest.approx(weight / total, abs=0.03)
 
 
-def test_temperature_moves_it() -> None:
+def test_caption_sampler_low_temperature_prefers_long() -> None:
     scene = sample_scene(Random(5))
 
     def mean_length(temperature: float) -> float:
         rng = Random(0)
-        return sum(len(draw_caption(scene, rng, temperature)) for _ in range(400)) / 400
+        return sum(len(sample_caption(scene, rng, temperature)) for _ in range(400)) / 400
 
     assert mean_length(0.05) > mean_length(100.0)
 
 
-def test_noise_stays_outside_the_phrases_but_for_an_adjective_after_the_article() -> None:
+def test_noise_keeps_phrases_intact_except_adjectives() -> None:
     rng, text = Random(0), "three red stars"
-    heard = [with_noise(text, rng, rate=1.0) for _ in range(200)]
-    assert all(text in noisy for noisy in heard)
-    assert len(set(heard)) > 100
+    noisy_texts = [with_noise(text, rng, rate=1.0) for _ in range(200)]
+    assert all(text in noisy for noisy in noisy_texts)
+    assert len(set(noisy_texts)) > 100
     pairs = [with_noise("a red circle and a blue square", rng, rate=1.0) for _ in range(200)]
     circle, square = (
         re.compile(rf"\ba (?:(?:{'|'.join(ADJECTIVES)}) )?{it}\b") for it in ("red circle", "blue square")
@@ -149,7 +149,7 @@ def test_noise_stays_outside_the_phrases_but_for_an_adjective_after_the_article(
     assert any("circle, " in noisy for noisy in pairs)
 
 
-def test_half_of_the_captions_stay_as_they_are() -> None:
+def test_noise_keeps_half_of_the_captions() -> None:
     rng = Random(1)
     same = sum(with_noise("a red circle", rng) == "a red circle" for _ in range(1000))
     assert 480 < same < 650  # the noise is empty at times

@@ -1,4 +1,4 @@
-"""The map of a scene says what lies where."""
+"""The map of a scene: object and background of each cell."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ PAIR = Scene((Object("star", "red", 0.25, 0.5, 0.17), Object("ring", "blue", 0.7
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 4), (16, 16), (8, 12)])
-def test_each_object_lies_on_its_side(height: int, width: int) -> None:
+def test_scene_cells_hold_each_object_on_its_side(height: int, width: int) -> None:
     cells = scene_cells(PAIR, height, width)
     assert set(np.unique(cells[:, : width // 2, 0])) == {0, 1 + SHAPES.index("star")}
     assert set(np.unique(cells[:, width // 2 :, 0])) == {0, 1 + SHAPES.index("ring")}
@@ -20,20 +20,20 @@ def test_each_object_lies_on_its_side(height: int, width: int) -> None:
     assert ((cells[..., 0] > 0) == (cells[..., 1] > 0)).all()
 
 
-def test_a_gradient_has_one_ground_above_and_one_below() -> None:
+def test_scene_cells_of_gradient_split_the_background() -> None:
     ground = scene_cells(PAIR, 8, 8)[..., 2]
     names = list(BACKGROUNDS)
     assert (ground[:4] == names.index("cream")).all()
     assert (ground[4:] == names.index("teal")).all()
 
 
-def test_a_small_object_between_four_cells_covers_them() -> None:
+def test_scene_cells_small_object_covers_four_cells() -> None:
     cells = scene_cells(Scene((Object("circle", "red", 0.5, 0.5, 0.14),), ("cream",)), 4, 4)
     assert (cells[1:3, 1:3, 0] > 0).all()
     assert (cells[..., 0] > 0).sum() == 4
 
 
-def test_the_loss_falls_to_nothing_for_the_right_map() -> None:
+def test_cell_loss_of_the_right_map_is_zero() -> None:
     cells = torch.from_numpy(scene_cells(PAIR, 8, 8)).flatten(0, 1)
     right = torch.cat(
         [torch.nn.functional.one_hot(cells[:, i], count) for i, count in enumerate(CLASSES)], dim=-1

@@ -1,4 +1,4 @@
-"""bfloat16 only where it is fast."""
+"""bfloat16 is used only where it is fast."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from recipes.demo.precision import autocast, matrix_dtype
 
 
 @pytest.mark.parametrize(("features", "dtype"), [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16")])
-def test_processors_that_multiply_it(features: dict[str, bool], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrix_dtype_with_bf16(features: dict[str, bool], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     device = torch.device("cpu")
     assert matrix_dtype(device) is getattr(torch, dtype)
@@ -16,7 +16,7 @@ def test_processors_that_multiply_it(features: dict[str, bool], dtype: str, monk
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.bfloat16
 
 
-def test_processors_that_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrix_dtype_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     device = torch.device("cpu")
     assert matrix_dtype(device) is torch.float32
@@ -24,5 +24,5 @@ def test_processors_that_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
 
 
-def test_every_gpu_multiplies_it() -> None:
+def test_matrix_dtype_on_gpu() -> None:
     assert matrix_dtype(torch.device("cuda")) is torch.bfloat16

@@ -1,9 +1,8 @@
-"""The text encoder learns the map of a scene from its captions."""
+"""The text encoder learns the map of a scene from captions."""
 
 from pathlib import Path
 from random import Random
 
-import pytest
 import torch
 
 from recipes.demo.cells import CLASSES, cell_loss
@@ -12,7 +11,7 @@ from recipes.demo.settings import GRID, TEXT_WIDTH
 from recipes.demo.text import TextEncoder, load_tokenizer
 
 
-def test_padding_is_not_read() -> None:
+def test_reader_ignores_padding() -> None:
     torch.manual_seed(0)
     reader, short, long = Reader(), torch.randn(3, TEXT_WIDTH), torch.randn(9, TEXT_WIDTH)
     both = reader([short, long])
@@ -21,23 +20,22 @@ def test_padding_is_not_read() -> None:
     torch.testing.assert_close(both[1], reader([long])[0])
 
 
-def test_a_batch_is_captions_and_their_maps() -> None:
+def test_reading_batch_has_captions_and_maps() -> None:
     captions, cells = reading_batch(Random(0), 5)
     assert len(captions) == 5
     assert all(captions)
     assert cells.shape == (5, GRID * GRID, 3)
 
 
-@pytest.mark.parametrize("steps", [12])
-def test_a_few_steps_help(tmp_path: Path, steps: int) -> None:
+def test_reading_loss_falls_within_twelve_steps(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder, reader = TextEncoder(load_tokenizer(tmp_path)), Reader()
     optimizer = torch.optim.AdamW([*encoder.parameters(), *reader.parameters()], lr=2e-3)
     captions, cells = reading_batch(Random(0), 8)
-    rows = [encoder.token_ids(caption) for caption in captions]
+    texts = [encoder.token_ids(caption) for caption in captions]
     losses = []
-    for _ in range(steps):
-        loss = cell_loss(reader(encoder(rows)), cells)
+    for _ in range(12):
+        loss = cell_loss(reader(encoder(texts)), cells)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -45,10 +43,10 @@ def test_a_few_steps_help(tmp_path: Path, steps: int) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_what_was_learnt_is_kept(tmp_path: Path) -> None:
+def test_reading_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = train_reading(TextEncoder(load_tokenizer(tmp_path)), tmp_path, minutes=0.01)
+    encoder = train_reading(TextEncoder(load_tokenizer(tmp_path)), tmp_path, minutes=1e-4)
     torch.manual_seed(1)
-    again = train_reading(TextEncoder(load_tokenizer(tmp_path)), tmp_path, minutes=0.01)
+    again = train_reading(TextEncoder(load_tokenizer(tmp_path)), tmp_path, minutes=1e-4)
     for name, tensor in encoder.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name

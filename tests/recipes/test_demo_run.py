@@ -1,4 +1,4 @@
-"""A training run ends by the clock, goes on where it stopped, and shows its losses."""
+"""A training run ends with its budget, resumes where it stopped, and plots its losses."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def one_weight(value: float) -> torch.nn.Linear:
     return model
 
 
-def test_it_ends_by_the_clock_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_run_ends_with_its_budget_and_saves(tmp_path: Path) -> None:
     model, saves = one_weight(0.0), []
     run = Run(tmp_path / "net.pt", 0.002, {"model": model}, CPU, lambda: saves.append(run.step))
     shares = []
@@ -34,11 +34,11 @@ def test_it_ends_by_the_clock_and_keeps_what_it_has(tmp_path: Path) -> None:
 
     again = one_weight(-1.0)
     resumed = Run(tmp_path / "net.pt", 0.002, {"model": again}, CPU)
-    assert list(resumed.steps()) == []  # its time is spent
+    assert list(resumed.steps()) == []  # the budget is spent
     assert again.weight.item() == resumed.step == len(shares)
 
 
-def test_more_time_goes_on_from_there(tmp_path: Path) -> None:
+def test_run_with_more_budget_resumes(tmp_path: Path) -> None:
     for _ in Run(tmp_path / "net.pt", 0.001, {}, CPU).steps():
         pass
     longer = Run(tmp_path / "net.pt", 0.002, {}, CPU)
@@ -48,7 +48,7 @@ def test_more_time_goes_on_from_there(tmp_path: Path) -> None:
     assert first >= 0.5
 
 
-def test_losses_are_means_and_a_picture(
+def test_run_records_means_and_plots_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "LOG_STEPS", 4)
@@ -58,11 +58,11 @@ def test_losses_are_means_and_a_picture(
     assert run.losses == {"loss": [1.5, 5.5], "other": [2.0, 2.0]}
     assert "net step 8" in capsys.readouterr().out
     run.save()
-    with Image.open(tmp_path / "net-losses.png") as picture:
-        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 3  # axes, text and two inks
+    with Image.open(tmp_path / "net-losses.png") as image:
+        assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 3  # axes, text and two line colors
 
 
-def test_the_average_follows_fast_at_first_and_slowly_later() -> None:
+def test_average_follows_faster_at_the_start() -> None:
     average, model = one_weight(0.0), one_weight(1.0)
     average_into(average, model, step=0, decay=0.99)
     early = average.weight.item()

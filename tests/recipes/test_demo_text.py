@@ -1,4 +1,4 @@
-"""The demo's tokenizer is Gemma's in the small, and its text path is the pipeline's."""
+"""The demo's tokenizer has Gemma's format, and training encodes text like the server."""
 
 from pathlib import Path
 from random import Random
@@ -28,7 +28,7 @@ def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
-def test_special_tokens_have_gemmas_places(tokenizer: Tokenizer) -> None:
+def test_tokenizer_special_ids_equal_gemma(tokenizer: Tokenizer) -> None:
     assert [tokenizer.token_to_id(token) for token in SPECIAL] == [0, 1, 2, 3]
     assert tokenizer.get_vocab_size() <= VOCABULARY
     assert tokenizer.encode("").ids == [2]  # <bos> alone: the empty negative prompt
@@ -37,15 +37,15 @@ def test_special_tokens_have_gemmas_places(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     "text", ["a red circle", "two  spaces, and: dots!", "ünïcode 猫 \N{PARTY POPPER}", "1 < 2\n- x"]
 )
-def test_round_trip(tokenizer: Tokenizer, text: str) -> None:
+def test_tokenizer_round_trip(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_the_instruction_is_short(tokenizer: Tokenizer) -> None:
+def test_tokenizer_instruction_length(tokenizer: Tokenizer) -> None:
     assert 150 < len(tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION).ids) < 300
 
 
-def test_caption_words_are_tokens(tokenizer: Tokenizer) -> None:
+def test_tokenizer_caption_words_are_single_tokens(tokenizer: Tokenizer) -> None:
     rng = Random(8)
     for _ in range(40):
         for caption in captions(sample_scene(rng), rng):
@@ -53,14 +53,14 @@ def test_caption_words_are_tokens(tokenizer: Tokenizer) -> None:
             assert len(tokenizer.encode(f" {caption.text}").ids) == 1 + len(words)
 
 
-def test_transformers_reads_it_alike(tokenizer: Tokenizer, folder: Path) -> None:
+def test_tokenizer_loads_in_transformers(tokenizer: Tokenizer, folder: Path) -> None:
     loaded = AutoTokenizer.from_pretrained(folder)
     for text in ("", "a red circle", COMPLEX_HUMAN_INSTRUCTION + "ünïcode 猫"):
         assert loaded(text)["input_ids"] == tokenizer.encode(text).ids
     assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id) == (0, 2, 1)
 
 
-def test_training_sees_what_serving_sees(tokenizer: Tokenizer, folder: Path) -> None:
+def test_text_encoder_equals_the_served_one(tokenizer: Tokenizer, folder: Path) -> None:
     """Padded, shared-prefix training embeddings equal the engine's, prompt by prompt; the empty one is <bos> alone."""
     torch.manual_seed(0)
     encoder = TextEncoder(tokenizer).eval()
@@ -74,7 +74,7 @@ def test_training_sees_what_serving_sees(tokenizer: Tokenizer, folder: Path) -> 
             torch.testing.assert_close(embedding, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_reach_the_shared_prefix(tokenizer: Tokenizer) -> None:
+def test_text_encoder_gradients_reach_the_prefix(tokenizer: Tokenizer) -> None:
     encoder = TextEncoder(tokenizer)
     torch.cat(encoder([encoder.token_ids("a red circle"), []])).square().sum().backward()
     gradient = encoder.model.embed_tokens.weight.grad

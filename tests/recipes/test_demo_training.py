@@ -1,4 +1,4 @@
-"""The parts of training that have a right answer: ops against references, folding, times, one honest step."""
+"""Parts of training with a known answer: ops against references, folding, times, one step."""
 
 from pathlib import Path
 from random import Random
@@ -40,14 +40,14 @@ def some_latents(count: int = 6) -> LatentSet:
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 64), (64, 16)])
-def test_orthogonalized_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+def test_orthogonalized_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalized(torch.randn(3, *shape)))
     assert values.median() > 0.6
     assert values.max() < 1.4
 
 
-def test_muon_descends() -> None:
+def test_muon_reduces_the_loss() -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(16, 16)
     inputs, wanted = torch.randn(64, 16), torch.randn(64, 16)
@@ -69,7 +69,7 @@ def test_schedule_rises_holds_and_falls() -> None:
 
 
 @pytest.mark.parametrize("biased", [True, False])
-def test_rms_norm_and_its_gradients(biased: bool) -> None:
+def test_training_rms_norm_equals_reference(biased: bool) -> None:
     torch.manual_seed(0)
     inputs = [torch.randn(5, 7, 32), torch.randn(32), torch.randn(32)][: 2 + biased]
     wanted = torch.randn(5, 7, 32)
@@ -82,12 +82,12 @@ def test_rms_norm_and_its_gradients(biased: bool) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_training_ops_take_the_places_of_what_the_models_call(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_ops_replace_those_of_the_models(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same loss with and without them, and both were really called."""
     called = []
     names = ("rms_norm", "linear_attention", "cross_attention")
     for module, name in (*((sana_blocks, name) for name in names), (dc_ae_blocks, "rms_norm")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # so that they come back after the test
+        monkeypatch.setattr(module, name, getattr(module, name))  # restores them after the test
     for name in names:
         op = getattr(training_ops, name)
         monkeypatch.setattr(training_ops, name, lambda *a, _op=op, **k: (called.append(_op.__name__), _op(*a, **k))[1])
@@ -102,7 +102,7 @@ def test_training_ops_take_the_places_of_what_the_models_call(work: Path, monkey
     assert set(called) == set(names)
 
 
-def test_cross_attention_of_images_that_share_texts() -> None:
+def test_training_cross_attention_equals_reference() -> None:
     torch.manual_seed(0)
     texts = ((0, 5), (0, 5), (5, 8), (5, 8), (8, 9), (8, 9))  # the last two: the empty prompt
     layout = TokenLayout(((2, 2),) * 6, texts, torch.device("cpu"))
@@ -110,7 +110,7 @@ def test_cross_attention_of_images_that_share_texts() -> None:
     torch.testing.assert_close(cross_attention(q, k, v, layout), cross_attention_reference(q, k, v, layout))
 
 
-def test_standardized_latents_and_the_same_pictures() -> None:
+def test_standardized_latents_decode_to_same_images() -> None:
     torch.manual_seed(0)
     model = Autoencoder(shortcuts=True)
     images = training_batch(Random(0), 4)
@@ -125,7 +125,7 @@ def test_standardized_latents_and_the_same_pictures() -> None:
     torch.testing.assert_close(before[..., 1:-1, 1:-1], after[..., 1:-1, 1:-1], rtol=1e-3, atol=1e-3)
 
 
-def test_reconstruction_loss_is_zero_only_for_the_same_picture() -> None:
+def test_reconstruction_loss_is_zero_for_equal_images() -> None:
     images = training_batch(Random(1), 2)
     assert images.shape == (2, 3, 128, 128)
     assert images.abs().max() <= 1
@@ -133,7 +133,7 @@ def test_reconstruction_loss_is_zero_only_for_the_same_picture() -> None:
     assert reconstruction_loss(images * 0.9, images) > 0.05
 
 
-def test_times_are_stratified_and_lean_to_noise() -> None:
+def test_shifted_times_are_stratified() -> None:
     torch.manual_seed(0)
     times = shifted_times(500, REPEATS).view(500, REPEATS)
     assert times.min() > 0
@@ -142,7 +142,7 @@ def test_times_are_stratified_and_lean_to_noise() -> None:
     assert (times.diff(dim=1) > 0).all()  # one per quarter of the distribution
 
 
-def test_a_new_network_predicts_nothing_and_learns_from_one_step(work: Path) -> None:
+def test_new_generator_has_zero_velocity_and_gradients(work: Path) -> None:
     torch.manual_seed(0)
     model, data = generator(work), some_latents(64)
     flow, alignment = flow_loss(model, data, 64, Random(0))
@@ -155,8 +155,8 @@ def test_a_new_network_predicts_nothing_and_learns_from_one_step(work: Path) -> 
         assert weight.grad.abs().sum() > 0
 
 
-def test_an_interrupted_training_goes_on(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stages = [Stage(((some_latents(8), 8, 1.0),), 0.01)]
+def test_interrupted_training_resumes(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = [Stage(((some_latents(8), 8, 1.0),), 1e-3)]
     torch.manual_seed(0)
     model, average = generator(work), generator(work)
     train_generator(model, average, tmp_path, stages, Rates(2e-3, text=4e-4))
@@ -166,13 +166,13 @@ def test_an_interrupted_training_goes_on(work: Path, tmp_path: Path, capsys: pyt
     again = generator(work)
     train_generator(
         generator(work), again, tmp_path, stages, Rates(2e-3, text=4e-4)
-    )  # its time is spent: nothing is left to do
+    )  # the budget is spent: no step is left
     for name, tensor in average.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert torch.load(tmp_path / "generator.pt", weights_only=True)["step"] == state["step"]
 
 
-def test_latents_are_cached_beside_their_scenes(tmp_path: Path) -> None:
+def test_latents_are_cached_with_their_scenes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Autoencoder()
     first = encode_scenes(model, 64, 96, 3, tmp_path)
@@ -183,14 +183,14 @@ def test_latents_are_cached_beside_their_scenes(tmp_path: Path) -> None:
     assert first.scenes == again.scenes
 
 
-def test_export_is_a_small_diffusers_checkpoint(work: Path, tmp_path: Path) -> None:
+def test_export_writes_small_diffusers_checkpoint(work: Path, tmp_path: Path) -> None:
     export(Autoencoder(), generator(work), tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"model_index.json", "vae/config.json", "transformer/config.json", "tokenizer/tokenizer.json"} <= files
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 25_000_000
 
 
-def test_a_checkpoint_can_be_trained_on(work: Path, tmp_path: Path) -> None:
+def test_restore_loads_an_exported_checkpoint(work: Path, tmp_path: Path) -> None:
     first = (Autoencoder(), generator(work))
     export(*first, tmp_path)
     second = (Autoencoder(), generator(work))
