@@ -60,7 +60,6 @@ class ImageGenerationRequest(BaseModel):
     safety_identifier: str | None = None
 
 
-
 class TokenDetails(BaseModel):
     """Tokens of the input or of the output, by kind."""
 
