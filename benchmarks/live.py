@@ -78,6 +78,8 @@ def probe_health(url: str) -> Iterator[list[float]]:
     seconds: list[float] = []
     command = [sys.executable, "-c", HEALTH, url.removeprefix("http://")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seconds.append(float(process.stdout.readline()))  # waited for, so that a short run has one as well
         reader = threading.Thread(target=lambda: seconds.extend(map(float, process.stdout or ())))
         reader.start()
         try:
@@ -90,7 +92,7 @@ def probe_health(url: str) -> Iterator[list[float]]:
 @contextlib.contextmanager
 def sample_memory(server: Server) -> Iterator[list[int]]:
     """Resident memory of the server and its engines in bytes, sampled once a second."""
-    samples: list[int] = []
+    samples = [server.resident_bytes()]
     done = threading.Event()
 
     def sample() -> None:
