@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from engine import EngineClient, EngineConfig, Finished
-from server.request_params import fill_params
+from server.request_params import resolve_params
 
 COLUMNS, SIDE, LABEL, GAP = 6, 192, 44, 10
 PROMPTS = (
@@ -40,7 +40,7 @@ async def generate(prompts: Sequence[str], steps: int | None) -> list[bytes]:
     images = []
     try:
         for seed, prompt in enumerate(prompts):
-            params = fill_params(model, prompt, num_inference_steps=steps, seed=seed)
+            params = resolve_params(model, prompt, num_inference_steps=steps, seed=seed)
             async with contextlib.aclosing(engine.generate(params)) as events:
                 images += [event.image async for event in events if isinstance(event, Finished)]
     finally:
