@@ -77,7 +77,7 @@ def test_page_flags_without_command_exist(page: Path) -> None:
 
 def test_operations_lists_every_setting() -> None:
     rows = re.findall(r"^\| `(--[a-z-]+)[^|]*\| `(SANA_[A-Z_]+)", OPERATIONS.read_text(), flags=re.MULTILINE)
-    shown = re.findall(r"^ +(--[a-z-]+).*\[(SANA_[A-Z_]+)", help_of("sana", "serve"), flags=re.MULTILINE)
+    shown = re.findall(r"^  (--[a-z-]+)(?:.|\n(?!  -))*?\[(SANA_[A-Z_]+)", help_of("sana", "serve"), flags=re.MULTILINE)
     assert len(rows) == len(set(rows))
     assert {(flag.replace("--no-", "--"), variable) for flag, variable in rows} == set(shown)
 

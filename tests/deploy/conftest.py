@@ -72,13 +72,13 @@ def wheel(image_root: Path) -> Path:
 def environment(image_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The last stage's Python: our wheel, and links to the distributions it requires."""
     root = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(root)], check=True, timeout=60)
     python = root / "bin" / "python"
     for name in names_with_dependencies(RUNTIME):
         link_distribution(name, root / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages")
     (command,) = [value for value in values("RUN") if value.endswith(".whl")]
     words = words_inside(image_root, command)[1:]
-    pip = [sys.executable, "-m", "pip", "--python", python, *words, "--no-index", "--no-input"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), *words, "--no-index", "--no-input"]
     subprocess.run(pip, check=True, capture_output=True, timeout=120)
     return Environment(python, tmp_path_factory.mktemp("elsewhere"))
 
