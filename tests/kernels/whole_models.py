@@ -61,12 +61,9 @@ def test_transformer_kernels_match_references(family: str) -> None:
     model = make_transformer(**FAMILIES[family])
     with torch.no_grad():
         text = make_text(model)
-    unpacked = run_kernels(model, text)
-    model.pack()  # as on a GPU
-    packed = run_kernels(model, text)
     expected = run_references(model, text)
-    assert_close(unpacked, expected, relative=1e-5)
-    assert_close(packed, expected, relative=1e-5)
+    model.pack()  # as on a GPU
+    assert_close(run_kernels(model, text), expected, relative=1e-5)
 
 
 def test_transformer_fp8_kernels_match_references() -> None:
@@ -100,7 +97,7 @@ def test_transformer_launches_per_block(
     family: dict[str, Any], fp8: bool, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launches that a third block adds, under guidance by an empty negative prompt."""
-    layout, counts = make_layout(((4, 4), (4, 4)), (5, 1)), []
+    layout, counts = make_layout(((2, 2), (2, 2)), (5, 1)), []  # small: the interpreter's time grows with the tokens
     for blocks in (2, 3):
         model = make_transformer(num_layers=blocks, **family)
         config = model.config
