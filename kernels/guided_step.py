@@ -110,7 +110,7 @@ def solver_step(
 
     Args:
         x, output, old_denoised, noise: fp32 [R, C]; the last two count only if their coefficient is not 0.
-        coefficients: fp32 [R, 6], columns of `Coefficients` (or [1, 6] for all rows).
+        coefficients: fp32 [R, 6], columns of `Coefficients` (or [1, 6] for all tokens).
 
     Returns:
         The next latents and the denoised estimate, fp32 [R, C].
@@ -142,20 +142,22 @@ def _guided_step_kernel(
     # A row is one latent token. Its program gathers both of its outputs, which lie anywhere in the pack.
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
-    there = row < rows
-    mask = there & (column < width)
-    place = row * width + column
+    row_mask = row < rows
+    mask = row_mask & (column < width)
+    offsets = row * width + column
     # The latents are fp32 whatever the dtype of the model: the rounding of each step would add up over a schedule.
-    latents = tl.load(x + place, mask, 0.0)
-    c = tl.load(output + tl.load(conditional + row, there, 0) * width + column, mask, 0.0).to(tl.float32)
-    u = tl.load(output + tl.load(unconditional + row, there, 0) * width + column, mask, 0.0).to(tl.float32)
-    guided = u + tl.load(guidance + row, there, 0.0) * (c - u)
-    own = coefficients + row * COLUMNS
-    estimate = tl.load(own + DATA_LATENTS, there, 0.0) * latents + tl.load(own + DATA_OUTPUT, there, 0.0) * guided
-    tl.store(denoised + place, estimate, mask)
-    change = estimate - tl.load(old_denoised + place, mask, 0.0)
-    result = tl.load(own + X_SCALE, there, 0.0) * latents + tl.load(own + DENOISED_SCALE, there, 0.0) * estimate
-    result += tl.load(own + CHANGE_SCALE, there, 0.0) * change
+    latents = tl.load(x + offsets, mask, 0.0)
+    c = tl.load(output + tl.load(conditional + row, row_mask, 0) * width + column, mask, 0.0).to(tl.float32)
+    u = tl.load(output + tl.load(unconditional + row, row_mask, 0) * width + column, mask, 0.0).to(tl.float32)
+    guided = u + tl.load(guidance + row, row_mask, 0.0) * (c - u)
+    step = coefficients + row * COLUMNS
+    estimate = (
+        tl.load(step + DATA_LATENTS, row_mask, 0.0) * latents + tl.load(step + DATA_OUTPUT, row_mask, 0.0) * guided
+    )
+    tl.store(denoised + offsets, estimate, mask)
+    change = estimate - tl.load(old_denoised + offsets, mask, 0.0)
+    result = tl.load(step + X_SCALE, row_mask, 0.0) * latents + tl.load(step + DENOISED_SCALE, row_mask, 0.0) * estimate
+    result += tl.load(step + CHANGE_SCALE, row_mask, 0.0) * change
     if noise is not None:
-        result += tl.load(own + NOISE_SCALE, there, 0.0) * tl.load(noise + place, mask, 0.0)
-    tl.store(x_next + place, result, mask)
+        result += tl.load(step + NOISE_SCALE, row_mask, 0.0) * tl.load(noise + offsets, mask, 0.0)
+    tl.store(x_next + offsets, result, mask)
