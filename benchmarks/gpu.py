@@ -9,13 +9,13 @@ autoencoder alone. Without a GPU the command fails, unless with --tiny.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from statistics import median
 
+import numpy as np
 import torch
 
 from engine import GenerationParams
@@ -24,6 +24,7 @@ from engine.worker.image_task import ImageTask
 from engine.worker.runner import MAX_GRAPH_TOKENS, ModelRunner
 
 from .arguments import make_parser, parse
+from .psnr import psnr
 from .random_models import Shape, make_runner, shape_of
 from .real_size import PROMPT
 
@@ -141,20 +142,14 @@ def measure_mixed(clock: Clock, runner: ModelRunner, sides: Sequence[int]) -> tu
     return packed, same, one
 
 
-def generate(runner: ModelRunner, px: int, steps: int) -> torch.Tensor:
+def generate(runner: ModelRunner, px: int, steps: int) -> np.ndarray:
     """uint8 pixels [px, px, 3] of one image, from prompt to decode."""
     (task,) = make_tasks([px], steps, not runner.config.guidance_embeds)
     runner.encode((task,))
     while not task.denoise_done:
         runner.denoise((task,))
         task.step += 1
-    return torch.from_numpy(runner.decode(task)())
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """PSNR of two uint8 images, in dB."""
-    error = (a.double() - b.double()).square().mean().item()
-    return float("inf") if error == 0 else 10 * math.log10(255**2 / error)
+    return runner.decode(task)()
 
 
 def choose_device(tiny: bool) -> tuple[torch.device, torch.dtype]:

@@ -23,15 +23,10 @@ from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
 from server.evaluation.suite import KINDS
 
 from .arguments import make_parser, parse
+from .psnr import psnr
 
 CONVERGED_EACH = 2
 """Prompts of each kind that are also generated with the steps of --converged."""
-
-
-def psnr(mark: Mark, exact: Mark) -> float:
-    """PSNR of two images of one task, in dB."""
-    error = np.square(mark.image.astype(float) - exact.image).mean()
-    return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
 
 def euler_schedule(steps: int, shift: float) -> Schedule:
@@ -94,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         low, high = wilson(passed, len(marks))
         kinds = "".join(f"{right:>13} of {asked:>2}" for right, asked in shares(marks).values())
         seconds = time.monotonic() - started
-        near = np.median([psnr(mark, exact) for mark, exact in zip(marks, converged, strict=False)])
+        near = np.median([psnr(mark.image, exact.image) for mark, exact in zip(marks, converged, strict=False)])
         overall = f"{passed / len(marks):>9.1%}   {low:.1%} to {high:.1%}"
         print(f"{f'{name} {steps}':22}{near:>7.1f}{overall} {kinds}   {seconds:.0f} s", flush=True)
     core.close()

@@ -64,12 +64,6 @@ def draw_reference(pipeline: SanaPipeline | SanaSprintPipeline, params: Generati
     return (images * 255).round().astype(np.uint8)
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Decibels between two uint8 images; infinite when equal."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))
-
-
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """|a - e| / |e| in the Euclidean norm."""
     return float((actual.double() - expected.double()).norm() / expected.double().norm())

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import engine
+from benchmarks.psnr import psnr
 from engine import GenerationParams
 
-from ..reference import draw_reference, load_reference, psnr
+from ..reference import draw_reference, load_reference
 from .worker.stepping import Engine
 
 MIN_PSNR = 35.0

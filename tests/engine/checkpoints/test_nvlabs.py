@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import SanaPipeline, SanaSprintPipeline, SanaTransformer2DModel
 
+from benchmarks.psnr import psnr
 from engine import CheckpointError, GenerationParams
 from engine.checkpoints.loader import load_models, open_checkpoint
 from engine.checkpoints.nvlabs import convert_keys, infer_config, read_pth
@@ -16,7 +17,7 @@ from engine.models.configs import SanaConfig
 
 from ...checkpoints import FAMILIES, TRANSFORMER
 from ...nvlabs import to_nvlabs, write_pth
-from ...reference import draw_reference, psnr
+from ...reference import draw_reference
 from ..worker.stepping import Engine
 
 CPU = torch.device("cpu")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.psnr import psnr
 from engine import DeviceError, EngineConfig
 from engine.checkpoints.quantize import FP8Linear, check_quantization, quantize_transformer
 from engine.models.configs import SanaConfig
 from engine.models.sana import SanaTransformer
 from engine.worker.core import EngineCore
 
-from ...reference import psnr
 from ..test_demo import REQUESTS
 from ..worker.stepping import Engine
 

@@ -1,14 +1,18 @@
-"""Peak host memory of loading a checkpoint, in a separate process."""
+"""Peak host memory of loading a checkpoint, in a separate process, and the memory model."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import Gemma2Config
 
 from benchmarks.random_checkpoint import write_random_checkpoint
+from engine.checkpoints.loader import open_checkpoint
+from engine.worker.memory import memory_model
 
 from ...checkpoints import DC_AE
 from ...text_models import gemma_tokenizer
@@ -72,3 +76,15 @@ def test_loading_peak_close_to_weights(
     assert held == size * large_checkpoint[1]
     assert held > 300e6
     assert 0.8 * held <= peak <= 1.15 * held
+
+
+def test_memory_model_counts_position_embedding(checkpoint: Callable[[str], Path]) -> None:
+    """fp32, one vector per token, for checkpoints that have one."""
+    plain, positioned = (open_checkpoint(str(checkpoint(name)), None) for name in ("sana-1.0", "sana-2k"))
+    width = plain.transformer.width
+    assert width == positioned.transformer.width
+    dtype = torch.bfloat16
+    plain_bytes, positioned_bytes = (
+        memory_model(opened, torch.device("cpu"), dtype).token for opened in (plain, positioned)
+    )
+    assert positioned_bytes - plain_bytes == 4 * width

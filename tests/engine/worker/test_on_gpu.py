@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.psnr import psnr
 from engine import StepReport
 
-from ...reference import psnr
 from ..test_demo import REQUESTS
 from .stepping import Engine
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from diffusers import SanaPipeline, SanaSprintPipeline
 
+from benchmarks.psnr import psnr
 from engine import GenerationParams
 
 from ...checkpoints import FAMILIES
-from ...reference import draw_reference, psnr
+from ...reference import draw_reference
 from .stepping import Engine
 
 MIN_PSNR = 55.0
