@@ -1,6 +1,7 @@
 """Random-weight checkpoints of every released family, written by diffusers itself: tiny, but faithful in structure.
 
-Weights are scaled so that activations live: a picture uses most of 0..255 and depends on prompt, time and guidance.
+Weights are scaled so that activations neither vanish nor saturate: an image uses most of 0 to 255 and depends on
+prompt, time and guidance.
 """
 
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ LITE: dict[str, Any] = DC_AE | dict(
 
 @dataclass(frozen=True)
 class Family:
-    """A released kind of checkpoint. `flow_shift` None is Sprint; `trained_dtype` names the variant files."""
+    """A released model family. `flow_shift` is None for Sprint; `trained_dtype` names the variant files."""
 
     name: str
     transformer: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +111,7 @@ def build_pipeline(family: Family, seed: int = 0) -> SanaPipeline | SanaSprintPi
 
 
 def flow_scheduler(flow_shift: float | None) -> DPMSolverMultistepScheduler:
-    """As in the released scheduler_config.json."""
+    """The scheduler in the released scheduler_config.json."""
     return DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++",
         flow_shift=flow_shift,
@@ -141,7 +142,7 @@ def random_autoencoder(config: dict[str, Any], seed: int) -> AutoencoderDC:
 
 @torch.no_grad()
 def randomize(model: torch.nn.Module, seed: int) -> None:
-    """Variance-preserving matrices, norms around one, biases and modulation tables that matter."""
+    """Variance-preserving matrices, norm weights around 1, biases and modulation tables large enough to show errors."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if weight.ndim > 1 and "scale_shift_table" not in name:

@@ -1,4 +1,4 @@
-"""A diffusers transformer retold in the layout of NVlabs' .pth files, with the keys that layout has beside."""
+"""Converts a diffusers transformer to the layout of NVlabs' .pth files, with the unused keys of that layout."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ FUSED = {
 
 
 def to_nvlabs(state: dict[str, torch.Tensor], sample_size: int) -> dict[str, torch.Tensor]:
-    """diffusers keys to NVlabs keys, plus the three that no one reads."""
+    """diffusers keys to NVlabs keys, plus those that no loader reads."""
     width, captions = state["caption_projection.linear_1.weight"].shape
     device, dtype = state["proj_out.weight"].device, state["proj_out.weight"].dtype
     out = {

@@ -1,4 +1,4 @@
-"""diffusers' answer to one of our requests: the oracle of the parity tests."""
+"""Images that diffusers generates for our parameters: the oracle of the parity tests."""
 
 import warnings
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ REL = 1e-5
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """diffusers and transformers without progress bars and advice, and without their own deprecated calls."""
+    """Silences progress bars, advice and internal deprecation warnings of diffusers and transformers."""
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -36,12 +36,12 @@ def load_reference(folder: Path, sprint: bool) -> SanaPipeline | SanaSprintPipel
 
 
 def generators(params: GenerationParams) -> list[torch.Generator]:
-    """One per image: image k is drawn from seed + k."""
+    """One generator per image; that of image k has seed + k."""
     return [torch.Generator().manual_seed(params.seed + k) for k in range(params.n)]
 
 
-def draw_reference(pipeline: SanaPipeline | SanaSprintPipeline, params: GenerationParams) -> np.ndarray:
-    """Pixels uint8 [n, H, W, 3]."""
+def generate_reference(pipeline: SanaPipeline | SanaSprintPipeline, params: GenerationParams) -> np.ndarray:
+    """Pixels of diffusers' images, uint8 [n, H, W, 3]."""
     extra: dict[str, object] = {}
     if isinstance(pipeline, SanaSprintPipeline):
         if params.num_inference_steps != 2:  # diffusers refuses any other count while its two-step angle is set

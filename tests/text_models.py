@@ -1,4 +1,4 @@
-"""A tiny text side in Gemma-2's format: a BPE tokenizer with byte fallback, and a random Gemma-2 decoder."""
+"""A tiny text encoder in Gemma-2's format: a BPE tokenizer with byte fallback, and a random Gemma-2 decoder."""
 
 import json
 import string
@@ -26,7 +26,7 @@ BOUNDARY_MERGES = [(":", SPACE), (":" + SPACE, "x"), (SPACE + "Prompt", ":")]
 
 
 def gemma_tokenizer(corpus: Sequence[str] = CORPUS, vocab_size: int = 420) -> GemmaTokenizer:
-    """Specials have the ids 0..4; `<bos>` is added, `<eos>` is not."""
+    """Special tokens have the ids 0 to 4; `<bos>` is added, `<eos>` is not."""
     vocab, merges = trained_vocab(corpus, vocab_size)
     tokenizer = GemmaTokenizer(vocab=vocab, merges=merges)  # type: ignore[arg-type]  # pairs are also read
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -36,7 +36,7 @@ def gemma_tokenizer(corpus: Sequence[str] = CORPUS, vocab_size: int = 420) -> Ge
 
 
 def trained_vocab(corpus: Sequence[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Words of the corpus as tokens, whatever is in no word as characters, the rest of Unicode as bytes."""
+    """Tokens for words of the corpus, characters for other ASCII text, and bytes for the rest of Unicode."""
     trained = Tokenizer(BPE())
     trained.normalizer = normalizers.Replace(" ", SPACE)
     trained.pre_tokenizer = pre_tokenizers.Sequence(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -23,8 +24,7 @@ from benchmarks.psnr import psnr
 from benchmarks.random_models import make_runner, shape_of
 from engine.worker.runner import ModelRunner
 
-from ..deploy.dockerfile import ROOT
-
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 

@@ -9,7 +9,7 @@ import engine
 from benchmarks.psnr import psnr
 from engine import GenerationParams
 
-from ..reference import draw_reference, load_reference
+from ..reference import generate_reference, load_reference
 from .worker.stepping import Engine
 
 MIN_PSNR = 35.0
@@ -30,7 +30,7 @@ def full() -> list[np.ndarray]:
 def test_demo_images_match_diffusers(full: list[np.ndarray]) -> None:
     pipeline = load_reference(DEMO, sprint=False)
     for params, images in zip(REQUESTS, full, strict=True):
-        assert psnr(images, draw_reference(pipeline, params)) >= MIN_REFERENCE_PSNR
+        assert psnr(images, generate_reference(pipeline, params)) >= MIN_REFERENCE_PSNR
 
 
 def test_demo_bfloat16_matches_float32(full: list[np.ndarray]) -> None:

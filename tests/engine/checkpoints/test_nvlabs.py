@@ -17,7 +17,7 @@ from engine.models.configs import SanaConfig
 
 from ...checkpoints import FAMILIES, TRANSFORMER
 from ...nvlabs import to_nvlabs, write_pth
-from ...reference import draw_reference
+from ...reference import generate_reference
 from ..worker.stepping import Engine
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_pth_image_equals_diffusers(
 ) -> None:
     params = GenerationParams("a cat", 96, 64, 4, 4.5, seed=3)
     (ours,) = Engine(beside("sana-1.5")).generate([params])
-    assert psnr(ours[0], draw_reference(reference("sana-1.5"), params)[0]) >= 55
+    assert psnr(ours[0], generate_reference(reference("sana-1.5"), params)[0]) >= 55
 
 
 @pytest.mark.parametrize("name", RELEASED)

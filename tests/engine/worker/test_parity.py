@@ -12,7 +12,7 @@ from benchmarks.psnr import psnr
 from engine import GenerationParams
 
 from ...checkpoints import FAMILIES
-from ...reference import draw_reference
+from ...reference import generate_reference
 from .stepping import Engine
 
 MIN_PSNR = 55.0
@@ -56,7 +56,7 @@ def engine(checkpoint: Callable[[str], Path]) -> Callable[[str], Engine]:
 def expected(
     reference: Callable[[str], SanaPipeline | SanaSprintPipeline],
 ) -> Callable[[str, str], np.ndarray]:
-    return cache(lambda name, case: draw_reference(reference(name), params_of(name)[case]))
+    return cache(lambda name, case: generate_reference(reference(name), params_of(name)[case]))
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
