@@ -2,9 +2,10 @@
 PYTHON ?= python3
 
 # Set with = so that the environment cannot change them: some shells and tools set HOST or PORT to something else.
-MODEL = demo
-HOST = 127.0.0.1
-PORT = 8000
+# Without a value, the variables SANA_MODEL, SANA_HOST and SANA_PORT and then the defaults of `sana serve` apply.
+MODEL =
+HOST =
+PORT =
 ARGS =
 
 # Without an NVIDIA driver, torch comes from PyTorch's index of CPU builds, a tenth of the size of the CUDA build. torch
@@ -19,7 +20,7 @@ PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile 
 install: .venv/installed
 
 serve: .venv/installed
-	.venv/bin/sana serve --model $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+	.venv/bin/sana serve $(if $(MODEL),--model $(MODEL)) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: lint
 	.venv/bin/python -m pytest $(ARGS)

@@ -87,9 +87,9 @@ def test_serve_passes_variables_as_flags(checkout: Path) -> None:
     assert ".venv/bin/sana serve --model a/b --host h --port 1 --dtype bfloat16" in plan
 
 
-def test_serve_defaults_to_loopback_address(checkout: Path) -> None:
-    plan = make("--dry-run", "serve", cwd=checkout).stdout
-    assert ".venv/bin/sana serve --model demo --host 127.0.0.1 --port 8000" in plan
+def test_serve_without_variables_leaves_settings_to_sana(checkout: Path) -> None:
+    plan = make("--dry-run", "serve", cwd=checkout).stdout.split()
+    assert plan[-2:] == [".venv/bin/sana", "serve"]
 
 
 def test_ci_script_runs_make_test(tmp_path: Path) -> None:
