@@ -45,9 +45,9 @@ def png_files(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "names"),
     [
-        (0, ["picture.png"]),
-        (1, ["picture-0.png", "picture-1.png", "picture-2.png"]),
-        (2, ["picture.png", "preview-0.png", "preview-1.png", "preview-2.png"]),
+        (0, ["image.png"]),
+        (1, ["image-0.png", "image-1.png", "image-2.png"]),
+        (2, ["image.png", "preview-0.png", "preview-1.png", "preview-2.png"]),
     ],
 )
 def test_docs_python_programs(number: int, names: list[str], server: LiveServer, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_docs_python_programs(number: int, names: list[str], server: LiveServer,
 def test_docs_node_program(server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
     run(tmp_path, blocks("Node", "js")[0], server, "node", "--input-type=module", "-e")
-    assert png_files(tmp_path) == ["picture.png", "preview-0.png", "preview-1.png", "streamed.png"]
+    assert png_files(tmp_path) == ["image.png", "preview-0.png", "preview-1.png", "streamed.png"]
 
 
 NODE_ERRORS = """
@@ -89,17 +89,17 @@ def test_node_client_errors_models_and_ids(server: LiveServer, tmp_path: Path) -
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_docs_curl_command(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("curl", "sh")[0], server, "bash", "-euc")
-    assert png_files(tmp_path) == ["picture.png"]
+    assert png_files(tmp_path) == ["image.png"]
 
 
 def test_docs_litellm_program(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("LiteLLM", "python")[0], server, sys.executable, "-c")
-    assert png_files(tmp_path) == ["picture.png"]
+    assert png_files(tmp_path) == ["image.png"]
 
 
 def test_docs_langchain_program(guarded_server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("LangChain", "python")[0], guarded_server, sys.executable, "-c")
-    assert png_files(tmp_path) == ["picture.png"]
+    assert png_files(tmp_path) == ["image.png"]
 
 
 OPEN_WEBUI: list[dict[str, Any]] = [
