@@ -1,25 +1,32 @@
 """Help texts of the commands that documents and deployment files name."""
 
+import contextlib
 import functools
-import os
+import importlib
+import io
 import re
-import subprocess
-import sys
 from pathlib import Path
+from unittest.mock import patch
+
+from server import cli
 
 ROOT = Path(__file__).parents[1]
 
 
 @functools.cache
 def help_of(program: str, name: str) -> str:
-    """Output of `sana NAME --help` or `python -m NAME --help`."""
-    module = ["server.cli", name] if program == "sana" else [name]
-    variables = {**os.environ, "COLUMNS": "1000"}  # argparse breaks long names at the edge of the terminal
-    ended = subprocess.run(
-        [sys.executable, "-m", *module, "--help"], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=240
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    """Output of `sana NAME --help` or `python -m NAME --help`, in this process: a new one would import torch again."""
+    output = io.StringIO()
+    columns = patch.dict("os.environ", COLUMNS="1000")  # argparse breaks long names at the edge of the terminal
+    with columns, contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        if program == "sana":
+            cli.main([name, "--help"])
+        else:
+            module = importlib.import_module(name)
+            main = getattr(module, "main", None) or importlib.import_module(f"{name}.__main__").main
+            main(["--help"])
+    assert output.getvalue().startswith("usage: "), (program, name)
+    return output.getvalue()
 
 
 def flags_of(program: str, name: str) -> set[str]:
