@@ -26,7 +26,7 @@ from engine.worker.runner import MAX_GRAPH_TOKENS, ModelRunner
 from .arguments import make_parser, parse
 from .psnr import psnr
 from .random_models import Shape, make_runner, shape_of
-from .real_size import PROMPT
+from .released_shapes import PROMPT
 
 GUIDANCE = 4.5
 REPEATS = 5

@@ -17,7 +17,7 @@ from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION
 from engine.worker.runner import ModelRunner
 from tests.text_models import gemma_tokenizer
 
-from .real_size import DC_AE_1_1, PROMPT, SIZES
+from .released_shapes import DC_AE_1_1, PROMPT, SIZES
 
 TINY_DC_AE = dict(
     attention_head_dim=16,

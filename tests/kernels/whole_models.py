@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.random_models import randomize, shape_of
-from benchmarks.real_size import DC_AE_1_1
+from benchmarks.released_shapes import DC_AE_1_1
 from engine.checkpoints.quantize import quantize_transformer
 from engine.models.configs import DCAEConfig, SanaConfig
 from engine.models.dc_ae import DCAEDecoder
