@@ -3,7 +3,7 @@
 #
 # Guess:   an event named "error", or data of type "error" with a message (the shape of the Responses API), raises.
 # Actual:  only data with a member "error" raises. The other two shapes arrive as an ImageGenPartialImageEvent
-#          whose b64_json is None: the object of the first image type that the union lists, filled without
+#          whose b64_json is None: an object of the partial image's class, filled from the data without
 #          validation. Any event type that the client does not know gets the same class, so isinstance checks pass
 #          and the failure shows later, as "NoneType" in base64.b64decode.
 # Seen:    {"error": {...}}: APIError; {"type": "error", "message": ...}: ImageGenPartialImageEvent, b64_json None;

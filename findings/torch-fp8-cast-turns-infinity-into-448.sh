@@ -5,7 +5,7 @@
 #          up as NaN. This is what ml_dtypes (JAX, ONNX tools) does with the same numbers.
 # Actual:  torch saturates: 500, 1e30 and even infinity become 448, so a weight that was infinite before the cast is
 #          an ordinary number after it. e5m2, in the same release, does not saturate: 1e30 is infinity there.
-#          A check for NaN or infinity after quantization therefore finds nothing in e4m3fn.
+#          A check for NaN or infinity after quantization therefore finds no overflow in e4m3fn.
 # Seen:    e4m3fn 500 -> 448, inf -> 448, nan -> nan (ml_dtypes: nan, nan, nan); e5m2 1e30 -> inf
 set -euo pipefail
 work=$(mktemp -d)

@@ -3,7 +3,7 @@
 #
 # Guess:   Triton's interpreter either computes bfloat16 as the GPU does or refuses it.
 # Actual:  it keeps bfloat16 as 16-bit integers. Some operations convert first and are right (maximum); others work
-#          on the bit patterns without any message: an addition, a sum and tl.dot give wild numbers; exp alone is
+#          on the bit patterns without any message: an addition, a sum and tl.dot give wild numbers; exp, for one, is
 #          refused. A kernel tested in the interpreter must convert to float32 after every load.
 # Seen:    2.5 + 2.0 = -2.9e-39; a 16x16 dot of small integers is off by 2e10; float16 and float32 are exact
 set -euo pipefail
