@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,8 @@ from kernels.layout import upload
 from ..models.sana import PackedText
 from .recorder import GraphRecorder
 
+CACHE = "cache" if "cache" in signature(Gemma2Model.forward).parameters else "past_key_values"
+"""The argument of Gemma-2 that takes the cache: transformers 5.24 renames it, and 5.40 will drop the old name."""
 MAX_TOKENS = 300
 """Maximum embeddings of one prompt, as in the training of every checkpoint."""
 MAX_PROMPTS = 8
@@ -79,8 +82,13 @@ class PrefixCache:
     def get_seq_length(self) -> int:
         return self.shared
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the prompts, [prompts, heads, length, D], after those of the prefix."""
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the prompts, [prompts, heads, length, D], after those of the prefix.
+
+        Ignores what transformers 5.24 passes to other caches.
+        """
         if not self.shared:
             return keys, values
         prefix = (x[:, :, : self.shared].expand(len(keys), -1, -1, -1) for x in self.prefix.layers[layer])
@@ -234,7 +242,7 @@ class PromptEncoder:
         mask = torch.zeros_like(future, dtype=dtype).masked_fill(future, torch.finfo(dtype).min)[None, None]
         # The sliding window is 4096 tokens, more than a prompt can have, so both kinds of layer use one mask.
         masks = {"full_attention": mask, "sliding_attention": mask}
-        return self.model(tokens, attention_mask=masks, past_key_values=cast(Any, cache)).last_hidden_state
+        return self.model(tokens, attention_mask=masks, **{CACHE: cast(Any, cache)}).last_hidden_state
 
 
 def pad_tokens(texts: Sequence[Sequence[int]], length: int) -> torch.Tensor:

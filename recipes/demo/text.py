@@ -16,6 +16,7 @@ from tokenizers.models import BPE
 from torch import nn
 from transformers import DynamicCache, Gemma2Config, Gemma2Model
 
+from engine.worker.prompts import CACHE
 from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION as CHI
 
 from .captions import captions
@@ -99,9 +100,8 @@ class TextEncoder(nn.Module):
     def forward(self, captions: list[list[int]]) -> list[torch.Tensor]:
         """Embeddings [1 + tokens, width] of captions given as token ids, <bos> first; [] is the negative prompt."""
         cache = DynamicCache()
-        head = self.model(
-            torch.tensor([self.prefix], device=self.device), past_key_values=cache, use_cache=True
-        ).last_hidden_state[0, :1]
+        tokens = torch.tensor([self.prefix], device=self.device)
+        head = self.model(tokens, **{CACHE: cache}, use_cache=True).last_hidden_state[0, :1]
         texts = [caption for caption in captions if caption]
         length = max(map(len, texts), default=0)
         shared = DynamicCache()
@@ -110,6 +110,6 @@ class TextEncoder(nn.Module):
             shared.update(keys, values, index)
         # Padding is on the right and the model is causal: no mask is needed.
         padded = torch.tensor([text + [0] * (length - len(text)) for text in texts], device=self.device)
-        hidden = self.model(padded, past_key_values=shared, use_cache=True).last_hidden_state
+        hidden = self.model(padded, **{CACHE: shared}, use_cache=True).last_hidden_state
         embeddings = iter(torch.cat([head, states[: len(text)]]) for states, text in zip(hidden, texts, strict=True))
         return [next(embeddings) if caption else head for caption in captions]
