@@ -7,6 +7,9 @@ variant while a request waits.
 import torch
 import triton
 
+# Fused multiply-adds, with which the kernels are tested and measured: on by default before Triton 3.10, off from then.
+triton.knobs.language.default_fp_fusion = True
+
 
 def uses_kernels(x: torch.Tensor) -> bool:
     """Whether an op on x runs its kernel: on every device but the CPU, and in Triton's interpreter, which tests enable.
