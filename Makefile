@@ -15,7 +15,7 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2> /dev/null),,https://downloa
 # Modules compile on first import; compiling all of them here doubles the CPU time of the installation (60 s against 28).
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: install serve test lint images clean
+.PHONY: install serve test test-newest lint images clean
 
 install: .venv/installed
 
@@ -24,6 +24,14 @@ serve: .venv/installed
 
 test: lint
 	.venv/bin/python -m pytest $(ARGS)
+
+# Every dependency as new as pyproject.toml allows, in an environment of its own. Only torch starts from the pin, for
+# its CPU build. The tests of deployment are left out: they are about the pins.
+test-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	$(if $(TORCH_INDEX),$(subst .venv/,.venv-newest/,$(PIP)) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch)
+	.venv-newest/bin/python -m pip install --no-compile --upgrade --upgrade-strategy eager --editable '.[s3,otel,test]'
+	.venv-newest/bin/python -m pytest --ignore tests/deploy $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/python -m ruff check
@@ -34,7 +42,7 @@ images: .venv/installed
 	.venv/bin/python -m recipes.demo.contact_sheet docs/demo.png
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

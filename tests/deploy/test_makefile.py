@@ -58,6 +58,14 @@ def test_target_installs_pinned_versions(checkout: Path, target: str) -> None:
     assert all("-c constraints.txt" in line for line in installs)
 
 
+def test_newest_versions_are_not_pinned(checkout: Path) -> None:
+    plan = make("--dry-run", "test-newest", cwd=checkout).stdout
+    (line,) = [line for line in plan.splitlines() if "--editable" in line]
+    assert "--upgrade-strategy eager" in line
+    assert "constraints.txt" not in line
+    assert ".venv/" not in plan
+
+
 def test_install_repeats_only_after_pins_change(checkout: Path) -> None:
     stamp = checkout / ".venv" / "installed"
     stamp.parent.mkdir()
