@@ -142,13 +142,16 @@ def _glu_conv_kernel(
         # has its left column. So each value that the walk activates serves three tokens from registers.
         a_previous, g_previous, a_current, g_current = a_bias, g_bias, a_bias, g_bias
         for token in range(start - 1, stop + 1):
-            inside = (token >= begin) & (token < end) & channel_mask
-            above, below = inside & (token >= begin + width), inside & (token < end - width)
+            # `!= 0` adds no instruction. Without it the interpreter turns scalar & mask into integers, which Triton 3.9
+            # refuses as masks.
+            inside = ((token >= begin) & (token < end) & channel_mask) != 0
+            above, below = (inside & (token >= begin + width)) != 0, (inside & (token < end - width)) != 0
             a = _activated_column(source, line, above, inside, below)
             g = _activated_column(source + channels, line, above, inside, below)
             if column > 0:  # in column 0 the token before ended its line, and its right column is padding
                 a_previous, g_previous = _add_column(a_previous, a_right, a), _add_column(g_previous, g_right, g)
-            tl.store(target, (a_previous * silu(g_previous)).to(out.dtype.element_ty), (token > start) & channel_mask)
+            stored = ((token > start) & channel_mask) != 0
+            tl.store(target, (a_previous * silu(g_previous)).to(out.dtype.element_ty), stored)
             a_previous, g_previous = _add_column(a_current, a_middle, a), _add_column(g_current, g_middle, g)
             a_current, g_current = a_bias, g_bias
             if column < width - 1:  # in the last column the next token starts a line, and its left column is padding
