@@ -22,8 +22,9 @@ install: .venv/installed
 serve: .venv/installed
 	.venv/bin/sana serve $(if $(MODEL),--model $(MODEL)) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
+# Two workers, each with its own servers: a third would share the cores that CI and small machines have.
 test: lint
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Every dependency as new as pyproject.toml allows, in an environment of its own. Only torch starts from the pin, for
 # its CPU build. The tests of deployment are left out: they are about the pins.
@@ -31,7 +32,7 @@ test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	$(if $(TORCH_INDEX),$(subst .venv/,.venv-newest/,$(PIP)) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch)
 	.venv-newest/bin/python -m pip install --no-compile --upgrade --upgrade-strategy eager --editable '.[s3,otel,test]'
-	.venv-newest/bin/python -m pytest --ignore tests/deploy $(ARGS)
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile --ignore tests/deploy $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/python -m ruff check
