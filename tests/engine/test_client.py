@@ -262,7 +262,7 @@ def test_step_reports_cover_all_phases(checkpoint: Callable[[str], Path]) -> Non
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        (EngineConfig(model="no-such-model"), CheckpointError, "there is no model 'no-such-model'"),
+        (EngineConfig(model="no-such-model"), CheckpointError, "no model 'no-such-model'"),
         (EngineConfig(device="cpu,cuda:99"), SanaError, "cuda:99"),
     ],
 )

@@ -128,5 +128,5 @@ def test_render_gradient_from_top_to_bottom() -> None:
 
 
 def test_render_unknown_shape_raises() -> None:
-    with pytest.raises(ValueError, match="no such shape: spoon"):
+    with pytest.raises(ValueError, match="got 'spoon'"):
         render(Scene((Object("spoon", "red", 0.5, 0.5, 0.1),), ("cream",)), 8, 8)

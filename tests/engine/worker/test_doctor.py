@@ -29,7 +29,7 @@ def test_doctor_unknown_model_still_describes_machine(capsys: pytest.CaptureFixt
 
 
 def test_doctor_unknown_device_refused() -> None:
-    with pytest.raises(DeviceError, match=r"no device 'tpu'"):
+    with pytest.raises(DeviceError, match=r"got 'tpu'"):
         report(EngineConfig(device="tpu"))
 
 
