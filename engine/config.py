@@ -13,7 +13,7 @@ class EngineConfig:
     """Settings of the engine, the same for each of its processes but for the device.
 
     Args:
-        model: `demo`, a folder in diffusers layout, an NVlabs `.pth`, or a hub id.
+        model: `demo`, a folder in diffusers layout, a `.pth` or `.safetensors` file, or a hub id.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`; several separated by commas start an engine process for each.
         dtype: dtype of the transformer, one of DTYPES; the text encoder and decoder use it where they can.
         quantization: quantization of the transformer's large matrix products, one of QUANTIZATIONS.

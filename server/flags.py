@@ -15,7 +15,8 @@ def add_model_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         default=argparse.SUPPRESS,
-        help=f"demo, a folder in diffusers layout, an NVlabs .pth, or a hub id (default: {EngineConfig.model})",
+        help="demo, a folder in diffusers layout, a .pth or .safetensors file, or ORG/NAME[@REVISION] on the hub "
+        f"(default: {EngineConfig.model})",
     )
     command.add_argument(
         "--dtype",

@@ -10,15 +10,20 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.configs import DCAEConfig, SanaConfig
+from .damage import describe_damage
+
+SHARED_PARTS = ("text_encoder", "tokenizer", "vae")
+PARTS = ("transformer", "scheduler", *SHARED_PARTS)
 
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """Settings of the solver: Flow-DPM-Solver++ with its shift, or (`scm`) Sprint's with its sigma_data."""
+    """Settings of the solver: Flow-DPM-Solver++, Sprint's (`scm`) with its sigma_data, or Euler's on the flow."""
 
     scm: bool
     flow_shift: float = 3.0
     sigma_data: float = 0.5
+    euler: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Checkpoint:
 
     Args:
         id: name of the model in the API.
-        parts: folder of each part; that of the transformer may be an NVlabs .pth instead.
+        parts: folder of each part; that of the transformer may be a single file instead.
         transformer, decoder, solver: configurations of the networks and of the solver.
         trained_dtype: float16 or bfloat16, or None if the files do not show what the transformer was trained in.
     """
@@ -52,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+        raise CheckpointError(describe_damage(path) or f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content

@@ -1,89 +1,174 @@
-"""Finds the files of `--model` on this machine: the embedded demo, a folder, an NVlabs .pth, or a hub id."""
+"""Models on the Hugging Face hub: what a name means, and downloads that look at small files first."""
 
+import logging
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import CheckpointError
+from .checkpoint import PARTS, read_json
+from .diffusers import read_configs
+from .hub_errors import explain, is_answer
 
-DEMO = Path(__file__).parents[1] / "demo"
-SHARED_PARTS = ("text_encoder", "tokenizer", "vae")
-PARTS = ("transformer", "scheduler", *SHARED_PARTS)
+log = logging.getLogger(__name__)
+
 SHARED_PARTS_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
-"""Source of the shared parts for an NVlabs .pth that has none beside it: they are the same in all releases."""
+"""Source of the shared parts for a single file that has none beside it: they are the same in all releases."""
 CONNECT_SECONDS = 10.0
+HUB_PREFIX = re.compile(r"hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/")
+HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[^/@]+|[^/@]+))?(?:/(?P<file>.+?))?/?")
+PAGE = re.compile(r"(?:tree|blob|resolve)/(?P<revision>refs/\w+/[^/]+|[^/]+)(?:/(?P<file>.+))?")
 
 
-def resolve_model(model: str, variants: tuple[str, ...]) -> Path:
-    """Path of the folder in diffusers layout, or of the .pth. Downloads a hub id. Raises CheckpointError.
+@dataclass(frozen=True)
+class HubName:
+    """A model on the hub.
 
     Args:
-        model: value of `--model`.
-        variants: weight variants in order of preference, as of `download`.
+        repo: ORG/NAME.
+        revision: branch, tag or commit; None is the default branch.
+        file: path of a single file in the repository, or None for the model in it.
     """
-    if model == "demo":
-        return require_parts(DEMO)
-    path = Path(model).expanduser()
-    if path.suffix == ".pth":
-        if not path.is_file():
-            raise CheckpointError(f"{path} does not exist")
-        return path
-    if path.is_dir():
-        return require_parts(path)
-    if path.exists():
-        raise CheckpointError(f"{path} is neither a folder in diffusers layout nor an NVlabs .pth")
-    if model.startswith(("/", ".", "~")) or model.count("/") != 1:
-        raise CheckpointError(
-            f"no model {model!r}: it must be demo, a folder in diffusers layout, an NVlabs .pth, or a hub id such as "
-            "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers"
-        )
-    return require_parts(download(model, PARTS, variants))
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return self.repo + (f"@{self.revision}" if self.revision else "")
 
 
-def require_parts(folder: Path) -> Path:
-    """`folder`, if it has a subfolder for every part. Raises CheckpointError naming those that are missing."""
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise CheckpointError(f"{folder} is not a SANA checkpoint in diffusers layout: it lacks {', '.join(missing)}/")
+def parse_hub_name(model: str) -> HubName | None:
+    """The hub name that `model` is: ORG/NAME, ORG/NAME@REVISION, hf://ORG/NAME[@REVISION][/FILE], or a page's URL."""
+    prefix = HUB_PREFIX.match(model)
+    rest = model[prefix.end() :] if prefix else model
+    if not prefix:
+        repo, at, revision = model.partition("@")
+        plain = re.fullmatch(r"\w[\w.-]*/[\w.-]+", repo) and not repo.endswith((".pth", ".safetensors"))
+        return HubName(repo, revision or None) if plain and bool(at) == bool(revision) else None
+    found = HUB_NAME.fullmatch(rest.partition("?")[0])
+    if not found:
+        return None
+    revision, file = found["revision"], found["file"]
+    page = PAGE.fullmatch(file) if file and not model.startswith("hf://") else None
+    if page:
+        revision, file = page["revision"], page["file"]
+    return HubName(found["repo"], unquote(revision) if revision else None, unquote(file) if file else None)
+
+
+def download_model(name: HubName, variants: tuple[str, ...]) -> Path:
+    """Downloads a model, or finds it in the local cache if the hub does not give it. Raises CheckpointError.
+
+    Returns:
+        The folder in diffusers layout, or the single file of a repository in NVlabs' layout.
+    """
+    try:
+        files = list_files(name)
+    except Exception as error:  # its class depends on the hub client's HTTP library
+        return find_cached(name, explain(error, str(name)), error)
+    try:
+        if not name.file and "model_index.json" in files:
+            return download_folder(name, files, variants)
+        return Path(hf_hub_download(name.repo, single_file(name, files), revision=name.revision))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(explain(error, str(name))) from error
+
+
+def list_files(name: HubName) -> list[str]:
+    """Paths of all files of a repository."""
+    info = HfApi().model_info(name.repo, revision=name.revision, timeout=CONNECT_SECONDS)
+    return [sibling.rfilename for sibling in info.siblings or []]
+
+
+def download_folder(name: HubName, files: list[str], variants: tuple[str, ...]) -> Path:
+    """Downloads a repository in diffusers layout: its weights only once its configurations can be run."""
+    chosen = choose_files(files, PARTS, variants)
+    small = [file for file in chosen if file_variant(file) is None]
+    folder = Path(snapshot_download(name.repo, revision=name.revision, allow_patterns=small))
+    if all((folder / part).is_dir() for part in PARTS):
+        read_configs(folder)
+        snapshot_download(name.repo, revision=folder.name, allow_patterns=chosen)
     return folder
 
 
-def find_part_beside(pth: Path, part: str) -> Path | None:
-    """Folder of a part that an NVlabs .pth does not hold, if there is one beside the file or one folder up."""
-    folders = (pth.parent / part, pth.parent.parent / part)
-    return next((folder for folder in folders if folder.is_dir()), None)
+def single_file(name: HubName, files: list[str]) -> str:
+    """The file that `name` gives, or the only checkpoint of a repository without model_index.json."""
+    if name.file in files:
+        return name.file
+    weights = [file for file in files if file.endswith(".pth")] or [
+        file for file in files if file.endswith(".safetensors") and "/" not in file.removeprefix("checkpoints/")
+    ]
+    if name.file:
+        there = f"it has {', '.join(weights[:3])}" if weights else "it has no checkpoint"
+        raise CheckpointError(f"{name} has no file {name.file!r}; {there}")
+    if len(weights) == 1:
+        return weights[0]
+    if weights:
+        given = f"hf://{name}/{weights[0]}"
+        raise CheckpointError(f"{name} has {len(weights)} checkpoints: give the path of one, such as {given}")
+    hint = "" if name.repo.endswith("_diffusers") else f"; try {name.repo}_diffusers"
+    raise CheckpointError(f"{name} is not a SANA model: it has neither a model_index.json nor a .pth{hint}")
 
 
-def download(repo: str, parts: tuple[str, ...], variants: tuple[str, ...]) -> Path:
-    """Downloads parts of a hub repository, or finds them in the local cache if the hub cannot be reached.
+def download_parts(repo: str, parts: tuple[str, ...], variants: tuple[str, ...]) -> Path:
+    """Downloads parts of a hub repository, or finds them in the local cache if the hub does not give them.
 
     Args:
         variants: weight variants in order of preference, "" for files without one in their name; of each part the
             first that exists is downloaded.
     """
+    name = HubName(repo)
     try:
-        siblings = HfApi().model_info(repo, timeout=CONNECT_SECONDS).siblings or []
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(f"no model {repo!r} on the hub; a private one needs a token in HF_TOKEN") from error
-    except Exception:  # no connection; the exception's class depends on the hub client's HTTP library
-        return find_cached(repo)
-    try:
-        return Path(
-            snapshot_download(repo, allow_patterns=choose_files([s.rfilename for s in siblings], parts, variants))
-        )
+        chosen = choose_files(list_files(name), parts, variants)
+        return Path(snapshot_download(repo, allow_patterns=chosen))
     except Exception as error:
-        raise CheckpointError(f"downloading {repo} failed: {str(error).splitlines()[0]}") from error
+        return find_cached(name, explain(error, repo), error, parts)
 
 
-def find_cached(repo: str) -> Path:
-    """Folder of an earlier download. Raises CheckpointError if there is none."""
+def find_cached(name: HubName, reason: str, error: Exception, parts: tuple[str, ...] = PARTS) -> Path:
+    """Folder or file of an earlier download. Raises CheckpointError with `reason`, and what is missing, if incomplete.
+
+    Args:
+        reason: why the hub did not give it.
+        error: the hub client's exception.
+        parts: parts that a folder must have.
+    """
     try:
-        return Path(snapshot_download(repo, local_files_only=True))
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{repo} is not in the local cache and the hub cannot be reached: connect once, or give a local folder"
-        ) from error
+        if name.file:
+            found = Path(hf_hub_download(name.repo, name.file, revision=name.revision, local_files_only=True))
+        else:
+            pattern = "model_index.json"  # all files would be demanded without one
+            found = Path(
+                snapshot_download(name.repo, revision=name.revision, allow_patterns=pattern, local_files_only=True)
+            )
+    except (LocalEntryNotFoundError, ValueError):
+        absent = "" if is_answer(error) else f"; {name} is not in the local cache: connect once, or give a local folder"
+        raise CheckpointError(reason + absent) from error
+    missing = [] if found.is_file() else [part for part in parts if not is_complete(found / part)]
+    checkpoints = list(found.glob("**/*.pth")) if missing else []
+    if len(checkpoints) == 1 and parts == PARTS:
+        found, missing = checkpoints[0], []
+    if missing:
+        raise CheckpointError(f"{reason}; the copy in {constants.HF_HUB_CACHE} lacks {', '.join(missing)}/")
+    log.warning("%s; using the copy in %s", reason, constants.HF_HUB_CACHE)
+    return found
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a part has its small files and all of its weights."""
+    if not any(folder.glob("*.json")):
+        return False
+    indices = list(folder.glob("*.index*.json"))
+    shards = {name for index in indices for name in read_json(index).get("weight_map", {}).values()}
+    whole = all((folder / name).is_file() for name in shards)
+    weightless = folder.name in ("tokenizer", "scheduler")
+    return whole and (weightless or bool(shards) or any(folder.glob("*.safetensors")))
 
 
 def choose_files(files: list[str], parts: tuple[str, ...], variants: tuple[str, ...]) -> list[str]:

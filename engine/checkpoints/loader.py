@@ -13,10 +13,11 @@ from ..errors import CheckpointError, DeviceError
 from ..models.dc_ae import DCAEDecoder
 from ..models.sana import SanaTransformer
 from .checkpoint import Checkpoint, read_json
+from .damage import describe_damage
 from .diffusers import open_folder
-from .hub import resolve_model
-from .nvlabs import convert_keys, open_pth, read_pth
+from .locate import locate_model
 from .quantize import check_quantization, quantize_transformer
+from .single_file import open_single_file, read_single_file
 from .weights import VARIANTS, WeightFiles, find_weights, load_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,12 +43,12 @@ def open_checkpoint(model: str, dtype: torch.dtype | None) -> Checkpoint:
     """Finds a model, or downloads it, and reads its configurations. Raises CheckpointError.
 
     Args:
-        model: `demo`, a folder in diffusers layout, an NVlabs .pth, or a hub id.
+        model: `demo`, a folder in diffusers layout, a single file, or a hub id.
         dtype: dtype the transformer will run in, or None to let the checkpoint choose among its weight files.
     """
     variants = VARIANTS[dtype] if dtype else ("bf16", "fp16", "")
-    path = resolve_model(model, variants)
-    return open_pth(path, variants) if path.suffix == ".pth" else open_folder(path, model)
+    path, name = locate_model(model, variants)
+    return open_folder(path, name) if path.is_dir() else open_single_file(path, name, variants)
 
 
 def choose_device(name: str) -> torch.device:
@@ -126,9 +127,9 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
 
 
 def transformer_weights(source: Path, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
-    """Tensors of a transformer by diffusers key, from its folder or from an NVlabs .pth."""
-    if source.suffix == ".pth":
-        return convert_keys(read_pth(source))
+    """Tensors of a transformer by diffusers key, from its folder or from a single file."""
+    if source.is_file():
+        return read_single_file(source).weights
     return WeightFiles(find_weights(source, dtype))
 
 
@@ -157,4 +158,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds for a broken file
-        raise CheckpointError(f"{folder} does not hold a usable tokenizer: {str(error).splitlines()[0]}") from error
+        files = sorted(file for file in folder.glob("*") if file.suffix in (".json", ".model"))
+        damaged = next(filter(None, map(describe_damage, files)), None)
+        reason = damaged or f"{folder} does not hold a usable tokenizer: {(str(error).splitlines() or ['?'])[0]}"
+        raise CheckpointError(reason) from error

@@ -1,17 +1,13 @@
-"""NVlabs' own checkpoints (.pth), which hold the transformer alone: keys converted to those of the diffusers layout."""
+"""NVlabs' layout of a transformer: keys converted to those of diffusers, and the configuration that shapes show."""
 
-import pickle
-from dataclasses import replace
-from math import isqrt
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from ..errors import CheckpointError
-from ..models.configs import DCAEConfig, SanaConfig
-from .checkpoint import Checkpoint, SolverConfig, read_json, trained_in_bf16
-from .diffusers import read_solver
-from .hub import PARTS, SHARED_PARTS, SHARED_PARTS_MODEL, download, find_part_beside
+from ..models.configs import SanaConfig
+from .weights import RenamedWeights
 
 UNUSED_KEYS = ("y_embedder.y_embedding", "pos_embed", "logvar_linear.weight", "logvar_linear.bias")
 CROSS_HEADS = {1152: 16, 2240: 20}
@@ -45,122 +41,71 @@ FUSED_MODULES = {
     "attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
     "cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v"),
 }
+QK_NORM_KEY = "transformer_blocks.0.attn1.norm_q.weight"
 
 
-def read_pth(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a .pth, memory-mapped. Unpickles tensors only, so a file cannot run code."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable .pth: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a state dict, got {type(content).__name__}")
-    state: dict[str, torch.Tensor] = content.get("state_dict", content)
-    return state
-
-
-def open_pth(path: Path, variants: tuple[str, ...]) -> Checkpoint:
-    """Reads the configurations of an NVlabs checkpoint. Parts that are not beside the file come from the hub.
-
-    Args:
-        variants: weight variants in order of preference, as of `hub.download`.
-    """
-    found = {part: find_part_beside(path, part) for part in PARTS}
-    if not all(found[part] for part in SHARED_PARTS):
-        shared = download(SHARED_PARTS_MODEL, SHARED_PARTS, variants)
-        found |= {part: shared / part for part in SHARED_PARTS if not found[part]}
-    parts = {part: folder for part, folder in found.items() if folder} | {"transformer": path}
-    state = read_pth(path)
-    clamp = clamps_attention(state)
-    if found["transformer"] and (found["transformer"] / "config.json").is_file():
-        config = SanaConfig.from_dict(read_json(found["transformer"] / "config.json"), clamp)
-    else:
-        config = replace(infer_config(state, path), clamp_attention=clamp)
-    if found["scheduler"]:
-        solver = read_solver(found["scheduler"] / "scheduler_config.json")
-    else:
-        solver = SolverConfig(scm=config.guidance_embeds, flow_shift=6.0 if config.sample_size == 128 else 3.0)
-    stored = state["x_embedder.proj.weight"].dtype
-    # A file in fp32 does not show what it was trained in; bf16, with the clamp, is right for either.
-    bf16 = stored == torch.bfloat16 or trained_in_bf16(config)
-    return Checkpoint(
-        id=path.stem,
-        parts=parts,
-        transformer=config,
-        decoder=DCAEConfig.from_dict(read_json(parts["vae"] / "config.json")),
-        solver=solver,
-        trained_dtype=torch.float16 if stored == torch.float16 else torch.bfloat16 if bf16 else None,
-    )
-
-
-def convert_keys(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def convert_keys(weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """NVlabs keys to diffusers keys. Fused projections become views; unknown keys stay, and loading refuses them."""
-    guidance = "cfg_embedder.mlp.0.weight" in state
-    time = "time_embed.timestep_embedder" if guidance else "time_embed.emb.timestep_embedder"
-    top = TOP_MODULES | {"t_embedder.mlp.0": f"{time}.linear_1", "t_embedder.mlp.2": f"{time}.linear_2"}
-    converted: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
+    time = "time_embed" if "cfg_embedder.mlp.0.weight" in weights else "time_embed.emb"
+    top = TOP_MODULES | {f"t_embedder.mlp.{i}": f"{time}.timestep_embedder.linear_{1 + i // 2}" for i in (0, 2)}
+    sources: dict[str, tuple[str, int, int]] = {}
+    for key in weights:
+        module, _, leaf = key.rpartition(".")
         if key in UNUSED_KEYS:
             continue
-        if key.startswith("blocks."):
-            _, index, rest = key.split(".", 2)
-            module, _, leaf = rest.rpartition(".")
-            block = f"transformer_blocks.{index}"
-            if module in FUSED_MODULES:
-                names = FUSED_MODULES[module]
-                parts = tensor.chunk(len(names))
-                converted |= {f"{block}.{n}.{leaf}": part for n, part in zip(names, parts, strict=True)}
-            else:
-                name = BLOCK_MODULES.get(module, module)
-                converted[f"{block}.{name}.{leaf}" if name else f"{block}.{leaf}"] = tensor
+        if key == "final_layer.scale_shift_table":
+            sources["scale_shift_table"] = (key, 0, 1)
+        elif key.startswith("blocks.") and module.count("."):
+            _, index, *rest = module.split(".")
+            inner = ".".join(rest)
+            names = FUSED_MODULES.get(inner, (BLOCK_MODULES.get(inner, inner),))
+            for i, name in enumerate(names):
+                converted = ".".join(filter(None, ("transformer_blocks", index, name, leaf)))
+                sources[converted] = (key, i, len(names))
         else:
-            module, _, leaf = key.rpartition(".")
-            if key == "final_layer.scale_shift_table":
-                converted["scale_shift_table"] = tensor
-            else:
-                converted[f"{top.get(module, module)}.{leaf}"] = tensor
-    return converted
+            sources[".".join(filter(None, (top.get(module, module), leaf)))] = (key, 0, 1)
+    return RenamedWeights(weights, sources)
 
 
-def infer_config(state: dict[str, torch.Tensor], path: Path) -> SanaConfig:
-    """Configuration of a released NVlabs checkpoint from its tensor shapes. Raises CheckpointError for any other."""
+def infer_config(weights: Mapping[str, torch.Tensor], latent_side: int | None, path: Path) -> SanaConfig:
+    """Configuration of a released model from its tensor shapes. Raises CheckpointError for any other.
+
+    Args:
+        weights: tensors by diffusers key.
+        latent_side: side of the training latents, or None if unknown.
+        path: file to name in an error.
+    """
     try:
-        width, channels = state["x_embedder.proj.weight"].shape[:2]
-        hidden = state["blocks.0.mlp.inverted_conv.conv.weight"].shape[0] // 2
-        captions = state["y_embedder.y_proj.fc1.weight"].shape[1]
+        width, channels = weights["patch_embed.proj.weight"].shape[:2]
+        hidden = weights["transformer_blocks.0.ff.conv_inverted.weight"].shape[0] // 2
+        captions = weights["caption_projection.linear_1.weight"].shape[1]
     except KeyError as error:
-        raise CheckpointError(f"{path} is not a SANA transformer: it lacks {error}") from error
+        raise CheckpointError(f"{path} is not a complete SANA transformer: it lacks {error}") from error
     if width not in CROSS_HEADS:
         raise CheckpointError(
             f"{path}: width must be {' or '.join(map(str, CROSS_HEADS))} as in the released models, got {width}; for "
             "another width put the model's transformer/config.json beside the file"
         )
     cross_heads = CROSS_HEADS[width]
-    sample_size = latent_side(state)
-    qk_norm = "blocks.0.attn.q_norm.weight" in state
+    sample_size = latent_side or 32
     return SanaConfig(
         in_channels=channels,
         num_attention_heads=width // 32,
-        num_layers=1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks.")),
+        num_layers=1 + max(int(key.split(".")[1]) for key in weights if key.startswith("transformer_blocks.")),
         num_cross_attention_heads=cross_heads,
         cross_attention_head_dim=width // cross_heads,
         caption_channels=captions,
         mlp_ratio=hidden / width,
         sample_size=sample_size,
         interpolation_scale=INTERPOLATION_SCALES.get(sample_size),
-        guidance_embeds="cfg_embedder.mlp.0.weight" in state,
-        qk_norm="rms_norm_across_heads" if qk_norm else None,
-        clamp_attention=clamps_attention(state),
+        guidance_embeds="time_embed.guidance_embedder.linear_1.weight" in weights,
+        qk_norm="rms_norm_across_heads" if QK_NORM_KEY in weights else None,
+        clamp_attention=clamps_attention(weights, latent_side),
     )
 
 
-def latent_side(state: dict[str, torch.Tensor]) -> int:
-    """Side of the training latents, from the position embedding in the file, which only the 2K and 4K models use."""
-    return isqrt(state["pos_embed"].shape[1]) if "pos_embed" in state else 32
-
-
-def clamps_attention(state: dict[str, torch.Tensor]) -> bool:
+def clamps_attention(weights: Mapping[str, torch.Tensor], latent_side: int | None) -> bool:
     """Whether self-attention output has to be clamped: NVlabs' code always does, but models trained in bf16 never reach
     the bound."""
-    bf16 = state["x_embedder.proj.weight"].dtype == torch.bfloat16
-    return not (bf16 or "blocks.0.attn.q_norm.weight" in state or latent_side(state) in INTERPOLATION_SCALES)
+    bf16 = weights["patch_embed.proj.weight"].dtype == torch.bfloat16
+    return not (bf16 or QK_NORM_KEY in weights or latent_side in INTERPOLATION_SCALES)

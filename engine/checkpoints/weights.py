@@ -1,4 +1,4 @@
-"""Loads weights from disk into a module built on the meta device: no key ignored, no second copy in memory."""
+"""Loads weights from disk into a module built on the meta device: no key ignored, at most one tensor held twice."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import CheckpointError
+from .damage import describe_damage
 
 VARIANTS = {
     torch.float32: ("", "bf16", "fp16"),
@@ -20,7 +21,7 @@ VARIANTS = {
 STEMS = ("diffusion_pytorch_model", "model")
 """Names of weight files without variant, shard number and suffix."""
 REMAP_BYTES = 2**24
-"""Bytes read through one mapping of a file before it is replaced. A conversion holds at most that much twice."""
+"""Bytes read through one mapping of a file before it is replaced. Loading holds at most that much twice."""
 
 
 class WeightFiles(Mapping[str, torch.Tensor]):
@@ -40,14 +41,14 @@ class WeightFiles(Mapping[str, torch.Tensor]):
     def __getitem__(self, key: str) -> torch.Tensor:
         path = self._files[key]
         try:
-            # Pages stay resident until the mapping and all its tensors are gone, so a conversion needs a new mapping
-            # from time to time to release what it has read.
+            # Pages stay resident until the mapping and all its tensors are gone, so loading needs a new mapping from
+            # time to time to release what it has copied.
             if self._open is None or self._open[0] != path or self._mapped_bytes > REMAP_BYTES:
                 self._open = (path, safe_open(path, framework="pt", device="cpu"))
                 self._mapped_bytes = 0
             tensor: torch.Tensor = self._open[1].get_tensor(self._prefix + key)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+            raise CheckpointError(describe_damage(path) or f"{path} is not a safetensors file: {error}") from error
         self._mapped_bytes += tensor.nbytes
         return tensor
 
@@ -56,6 +57,28 @@ class WeightFiles(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+class RenamedWeights(Mapping[str, torch.Tensor]):
+    """Weights by other keys, read from `weights` one by one when they are used.
+
+    Args:
+        sources: {key: (key in `weights`, index, count)}: part `index` of the tensor split into `count` along its rows.
+    """
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], sources: Mapping[str, tuple[str, int, int]]) -> None:
+        self._weights, self._sources = weights, sources
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        source, index, count = self._sources[key]
+        tensor = self._weights[source]
+        return tensor if count == 1 else tensor.chunk(count)[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
 
 def find_weights(folder: Path, dtype: torch.dtype) -> dict[str, Path]:
@@ -76,14 +99,15 @@ def variant_files(folder: Path, variant: str) -> dict[str, Path]:
             try:
                 return {key: folder / name for key, name in json.loads(index.read_text())["weight_map"].items()}
             except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise CheckpointError(f"{index} is not a weight index: {error}") from error
+                raise CheckpointError(describe_damage(index) or f"{index} is not a weight index: {error}") from error
         single = folder / f"{stem}{infix}.safetensors"
         if single.is_file():
             try:
                 with safe_open(single, framework="pt", device="cpu") as file:
                     return dict.fromkeys(file.keys(), single)
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{single} is not a complete safetensors file: {error}") from error
+                problem = describe_damage(single) or f"{single} is not a safetensors file: {error}"
+                raise CheckpointError(problem) from error
     return {}
 
 
@@ -98,8 +122,8 @@ def load_weights(
 ) -> None:
     """Sets every parameter of `module` from `weights`, in `dtype` on `device`.
 
-    On the CPU a tensor that already has the dtype stays a view of the mapped file. Raises CheckpointError naming the
-    keys that are missing or unknown, or one whose shape differs.
+    Every tensor is a private copy, so that writing to the file later cannot change images. Raises CheckpointError
+    naming the keys that are missing or unknown, or one whose shape differs.
 
     Args:
         source: file or folder to name in an error.
@@ -119,7 +143,7 @@ def load_weights(
                 f"{source} does not match its config.json: shape of {key} must be {list(parameter.shape)}, got "
                 f"{list(tensor.shape)}"
             )
-        loaded[key] = tensor.to(device=device, dtype=dtype)
+        loaded[key] = tensor.to(device=device, dtype=dtype, copy=True)
     module.load_state_dict(loaded, assign=True)
     module.requires_grad_(False).eval()
 

@@ -5,6 +5,24 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+OTHER_SETTINGS = (
+    *("out_channels", "cross_attention_dim", "patch_size", "quantization_config"),  # checked
+    *("expand_ratio", "use_pe", "ff_bias", "ff_norm"),  # of a revision of 2024, honoured or checked
+    *("dropout", "caption_norm_scale_factor"),  # of training: the factor is the initial value of a stored weight
+)
+"""Settings of a transformer that are not fields of SanaConfig."""
+
+
+def check_numbers(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Raises CheckpointError for a setting that is not a number; None is one where it is the default."""
+    for name, value in fields.items():
+        if name not in defaults or (value is None and defaults[name] is None):
+            continue
+        whole = type(defaults[name]) is int
+        if not isinstance(value, int | float) or (whole and (value < 1 or value != int(value))):
+            kind = "a whole number from 1 up" if whole else "a number"
+            raise CheckpointError(f"transformer/config.json: {name} must be {kind}, got {value!r}")
+
 
 @dataclass(frozen=True)
 class SanaConfig:
@@ -35,12 +53,23 @@ class SanaConfig:
     def from_dict(cls, config: dict[str, Any], clamp_attention: bool = False) -> "SanaConfig":
         """Absent keys take the defaults. Raises CheckpointError for a transformer this engine does not support."""
         fields = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
+        if "expand_ratio" in config:
+            fields.setdefault("mlp_ratio", config["expand_ratio"])
+        if config.get("use_pe") and fields.get("interpolation_scale") is None:
+            # As PixArt's transformer, from which the first revision was derived: 1 up to 2K, 2 at 4K.
+            fields["interpolation_scale"] = max(fields.get("sample_size", cls.sample_size) // 64, 1)
+        elif "use_pe" in config and not config["use_pe"]:
+            fields["interpolation_scale"] = None
+        check_numbers(fields, {name: getattr(cls, name) for name in fields if name != "qk_norm"})
         known = cls(**(fields | {"clamp_attention": clamp_attention}))
         wanted = {
             "patch_size": (1,),
             "out_channels": (known.in_channels, None),
             "cross_attention_dim": (known.width,),
             "qk_norm": ("rms_norm_across_heads", None),
+            "ff_bias": ([True, True, False],),
+            "ff_norm": ([None, None, None], None),
+            "quantization_config": (None,),
         }
         for name, allowed in wanted.items():
             if config.get(name, allowed[0]) not in allowed:
@@ -49,6 +78,12 @@ class SanaConfig:
                     f"models, got {config[name]!r}"
                 )
         return known
+
+    @classmethod
+    def unknown_keys(cls, config: dict[str, Any]) -> list[str]:
+        """Settings that this engine does not know, and diffusers ignores; those that are off are left out."""
+        known = {*cls.__dataclass_fields__, *OTHER_SETTINGS}
+        return [name for name, value in config.items() if name not in known and name[0] != "_" and value]
 
     @property
     def width(self) -> int:

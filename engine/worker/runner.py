@@ -18,7 +18,7 @@ from .memory import held_memory
 from .pack import Pack, build_pack, denoise_step, packed_images, step_table
 from .prompts import MAX_PROMPTS, Prompt, PromptCache, PromptEncoder
 from .recorder import GraphRecorder
-from .solver import Schedule, dpmpp_2m_schedule, scm_schedule
+from .solver import Schedule, dpmpp_2m_schedule, euler_schedule, scm_schedule
 from .state import ImageState, unit_noise
 
 STEP_CAPTURE_SECONDS = 40.0
@@ -57,6 +57,8 @@ class ModelRunner:
         """The schedule of the checkpoint's solver for a step count."""
         if self.solver.scm:
             return scm_schedule(steps, self.solver.sigma_data)
+        if self.solver.euler:
+            return euler_schedule(steps, self.solver.flow_shift, self.config.timestep_scale)
         return dpmpp_2m_schedule(steps, self.solver.flow_shift, self.config.timestep_scale)
 
     @torch.inference_mode()

@@ -1,6 +1,6 @@
-"""Noise to latents: Flow-DPM-Solver++ 2M (SANA, section 3.3) and Sprint's SCM, as schedules of affine steps.
+"""Noise to latents: Flow-DPM-Solver++ 2M (SANA, section 3.3), Sprint's SCM and Euler, as schedules of affine steps.
 
-A step of either solver is affine in the latents, the network's output, the previous estimate and fresh noise, so one
+A step of any solver is affine in the latents, the network's output, the previous estimate and fresh noise, so one
 op (`kernels.guided_step`, whose formula names the coefficients) advances any mix of images, steps and step counts.
 """
 
@@ -96,6 +96,34 @@ def dpmpp_2m_schedule(steps: int, shift: float, timestep_scale: float = 1.0) -> 
         )
     times = torch.from_numpy(flow_timesteps(exact)).float() * timestep_scale
     return Schedule(times, 1.0, torch.ones(steps), tuple(coefficients))
+
+
+def euler_schedule(steps: int, shift: float, timestep_scale: float = 1.0) -> Schedule:
+    """Euler steps on rectified flow, as diffusers' FlowMatchEulerDiscreteScheduler: x moves along the velocity.
+
+    Its noise levels are shifted twice: the ends of the uniform grid are shifted already.
+    """
+
+    def shifted(u: np.ndarray) -> np.ndarray:
+        return shift * u / (1 + (shift - 1) * u)
+
+    first, last = shifted(np.array([1, 1 / TRAIN_STEPS], dtype=np.float32)).tolist()
+    grid = np.linspace(first * TRAIN_STEPS, last * TRAIN_STEPS, steps) / TRAIN_STEPS
+    levels = shifted(grid).astype(np.float32)
+    sigmas = np.append(levels, np.float32(0)).tolist()
+    coefficients = tuple(
+        Coefficients(
+            data_latents=1.0,
+            data_output=-sigma,
+            x_scale=following / sigma,
+            denoised_scale=1 - following / sigma,
+            change_scale=0.0,
+            noise_scale=0.0,
+        )
+        for sigma, following in pairwise(sigmas)
+    )
+    times = torch.from_numpy(levels) * TRAIN_STEPS * timestep_scale
+    return Schedule(times, 1.0, torch.ones(steps), coefficients)
 
 
 def scm_times(steps: int) -> list[float]:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma2Model
 
-from engine import CheckpointError, DeviceError
+from engine import CheckpointError, DeviceError, GenerationParams
 from engine.checkpoints.loader import (
     Models,
     choose_device,
@@ -23,6 +23,7 @@ from engine.checkpoints.weights import find_weights, variant_files
 
 from ...checkpoints import FAMILIES, build_pipeline, write_checkpoint
 from ...reference import quiet
+from ..worker.stepping import Engine
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -225,7 +226,7 @@ def test_open_checkpoint_model_not_found() -> None:
     for model in ("/nowhere/at/all", "./nowhere", "nowhere"):
         with pytest.raises(CheckpointError, match="no model"):
             open_checkpoint(model, None)
-    with pytest.raises(CheckpointError, match=r"file\.pth does not exist"):
+    with pytest.raises(CheckpointError, match=r"file\.pth': this file does not exist"):
         open_checkpoint("no/such/file.pth", None)
 
 
@@ -253,3 +254,30 @@ def test_device_unknown_or_absent_is_refused() -> None:
     absent = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(DeviceError, match=f"{absent} does not exist"):
         choose_device(absent)
+
+
+@pytest.mark.parametrize("layout", ["folder", "shards", "single file", "pth"])
+def test_weights_overwritten_in_place_do_not_change_images(
+    layout: str, tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    """The files are in the dtype that runs, so that weights could be views of them."""
+    folder = Path(shutil.copytree(checkpoint("sana-1.5"), tmp_path / "model"))
+    if layout == "shards":
+        folder = sharded(tmp_path)
+    model = folder
+    if layout in ("single file", "pth"):
+        model = tmp_path / ("model.safetensors" if layout == "single file" else "model.pth")
+        state = load_file(folder / TRANSFORMER)
+        save_file(state, model) if layout == "single file" else torch.save(state, model)
+        for part in ("scheduler", "text_encoder", "tokenizer", "vae"):
+            (tmp_path / part).symlink_to(folder / part)
+        (tmp_path / "transformer").mkdir()
+        shutil.copy(folder / "transformer" / "config.json", tmp_path / "transformer")
+    engine, params = Engine(model), GenerationParams("a cat", 64, 64, 2, 4.5, seed=3)
+    before = engine.generate_files([params])
+    overwritten = [model] if model.is_file() else []
+    for path in [*overwritten, *folder.glob("*/*.safetensors")]:
+        size = path.stat().st_size
+        with path.open("r+b") as file:  # the same inode, which a mapping shows
+            file.write(bytes(size))
+    assert engine.generate_files([params]) == before

@@ -41,7 +41,7 @@ for name in sys.argv[2:]:
     parts = [models.transformer, models.decoder, models.text_encoder]
     weights = [p for part in parts for p in part.parameters()]
     for weight in weights:
-        weight.view(-1)[::512].sum()  # touches every page, because mapped pages count once used
+        weight.view(-1)[::512].sum()  # touches every page, because pages count once used
     print(name, peak() - before, sum(weight.nbytes for weight in weights), flush=True)
     os._exit(0)
 """
@@ -71,7 +71,7 @@ def grown(large_checkpoint: tuple[Path, int]) -> dict[str, tuple[int, int]]:
 def test_loading_peak_close_to_weights(
     dtype: str, size: int, grown: dict[str, tuple[int, int]], large_checkpoint: tuple[Path, int]
 ) -> None:
-    """Weights in the dtype of the file stay mapped; for another dtype they are converted one tensor at a time."""
+    """Weights are copied or converted one tensor at a time, and mapped pages are released in between."""
     peak, held = grown[dtype]
     assert held == size * large_checkpoint[1]
     assert held > 300e6

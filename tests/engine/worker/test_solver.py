@@ -2,9 +2,17 @@
 
 import pytest
 import torch
-from diffusers import SCMScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, SCMScheduler
 
-from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps, scm_schedule, scm_times
+from engine.worker.solver import (
+    Schedule,
+    dpmpp_2m_schedule,
+    euler_schedule,
+    flow_sigmas,
+    flow_timesteps,
+    scm_schedule,
+    scm_times,
+)
 from kernels.guided_step import guide, solver_step
 
 from ...checkpoints import flow_scheduler
@@ -48,6 +56,22 @@ def noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 def row(schedule: Schedule, step: int, start: int = 0) -> torch.Tensor:
     """Coefficients of one step for all latents, [1, 6]."""
     return torch.tensor([schedule.coefficients_at(step, start)])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+@pytest.mark.parametrize("shift", [1.0, 3.0, 7.0])
+def test_euler_steps_equal_diffusers(shift: float, steps: int) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    schedule = euler_schedule(steps, shift)
+    assert relative_error(schedule.times, scheduler.timesteps) <= 1e-6
+    x = theirs = noise((12, 32), seed=0)
+    old_denoised = torch.full_like(x, 1e6)  # no step reads it
+    for step in range(steps):
+        velocity = noise((12, 32), seed=step + 1)
+        theirs = scheduler.step(velocity, scheduler.timesteps[step], theirs).prev_sample
+        x, old_denoised = solver_step(x, velocity, old_denoised, NO_NOISE, row(schedule, step))
+        assert relative_error(x, theirs) <= REL
 
 
 def compare_dpmpp_2m(shift: float, steps: int, start: int) -> None:
