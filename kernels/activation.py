@@ -5,8 +5,8 @@ silu(x) = x / (1 + exp(-x)). It has its own CPU reference, in which a token's bi
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
+
+from ._triton import tl, triton
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "relu6": F.relu6}
 GRAIN_SIZE = 2**15

@@ -6,9 +6,8 @@ them one.
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .activation import activate, activation_reference
 from .dispatch import block_size, uses_kernels
 

@@ -9,9 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import block_size, dot_precision, uses_kernels
 from .layout import TokenLayout
 from .rms_norm import inverse_rms, rms_norm_reference

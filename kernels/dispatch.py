@@ -5,18 +5,19 @@ variant while a request waits.
 """
 
 import torch
-import triton
+
+from ._triton import triton
 
 # Fused multiply-adds, with which the kernels are tested and measured: on by default before Triton 3.10, off from then.
 triton.knobs.language.default_fp_fusion = True
 
 
 def uses_kernels(x: torch.Tensor) -> bool:
-    """Whether an op on x runs its kernel: on every device but the CPU, and in Triton's interpreter, which tests enable.
+    """Whether an op on x runs its kernel: on CUDA, and in Triton's interpreter, which tests enable.
 
     Training runs the references everywhere: the kernels have no backward pass.
     """
-    return not x.requires_grad and (x.device.type != "cpu" or bool(triton.knobs.runtime.interpret))
+    return not x.requires_grad and (x.device.type == "cuda" or bool(triton.knobs.runtime.interpret))
 
 
 def dot_precision(x: torch.Tensor) -> str:

@@ -7,9 +7,8 @@ Twice the matrix rate of bf16 on compute capability 8.9 and above, half the byte
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import block_size, uses_kernels
 
 FP8_MAX = 448.0

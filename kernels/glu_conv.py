@@ -5,9 +5,8 @@ out = a * silu(g) with (a, g) = halves of depthwise3x3(silu(x)) + bias.
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .activation import silu, silu_reference
 from .dispatch import uses_kernels
 from .layout import TokenLayout

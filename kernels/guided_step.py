@@ -8,9 +8,8 @@ x_next   = x_scale * x + denoised_scale * denoised + change_scale * (denoised - 
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import block_size, uses_kernels
 
 ELEMENTS = 1024

@@ -8,9 +8,8 @@ its image. Chunks make enough programs for a GPU even if the batch is a single i
 """
 
 import torch
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import block_size, dot_precision, uses_kernels
 from .layout import TokenLayout
 from .rms_norm import inverse_rms, rms_norm_reference

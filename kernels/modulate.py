@@ -6,9 +6,8 @@ pass too.
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import block_size, uses_kernels
 from .fp8_linear import FP8, MIN_SCALE, QuantizedRows, quantize, quantize_rows_reference
 from .layout import TokenLayout

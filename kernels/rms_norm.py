@@ -4,9 +4,8 @@ In the autoencoder a residual or an activation follows the norm: the kernel comp
 """
 
 import torch
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .activation import activate, activation_reference
 from .dispatch import block_size, uses_kernels
 

@@ -1,9 +1,8 @@
 """Decoder output to the bytes of an image: round(255 * clamp(x / 2 + 1 / 2)), channels last."""
 
 import torch
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import uses_kernels
 
 BLOCK = 1024

@@ -6,9 +6,8 @@ The three rows of taps of an output pixel fall on two rows of the input, and its
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 
+from ._triton import tl, triton
 from .dispatch import block_size, uses_kernels
 
 ELEMENTS = 1024

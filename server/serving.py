@@ -56,12 +56,16 @@ class Server(uvicorn.Server):
         """Replaces uvicorn's, which raises the signal again after the stop: a traceback, or status 143."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+            try:
+                loop.add_signal_handler(number, self.handle_exit, number, None)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *args: loop.call_soon_threadsafe(self.handle_exit, *args))
         try:
             yield
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+                with contextlib.suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         log.info("stopping; accepted requests have %g s to finish", self.grace_seconds)

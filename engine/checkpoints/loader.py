@@ -1,5 +1,6 @@
 """Opens a checkpoint of any layout and loads its networks to a device, each part in the dtype it can run in."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from .quantize import check_quantization, quantize_transformer
 from .single_file import open_single_file, read_single_file
 from .weights import VARIANTS, WeightFiles, find_weights, load_weights
 
+MIN_CAPABILITY = (8, 0)
+"""Oldest CUDA devices that the kernels are compiled for: older ones have no bfloat16."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -52,22 +55,39 @@ def open_checkpoint(model: str, dtype: torch.dtype | None) -> Checkpoint:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device named `auto`, `cpu`, `cuda` or `cuda:<index>`. Raises DeviceError if it does not exist."""
+    """The device named `auto`, `cpu`, `mps`, `cuda` or `cuda:<index>`.
+
+    Raises DeviceError if it does not exist or is too old.
+    """
     count = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if count else "cpu"
     if name == "cpu":
         return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise DeviceError(f"device mps does not exist: torch {torch.__version__} finds no Apple GPU; use cpu")
+        return torch.device("mps")
     kind, _, index = name.partition(":")
     if kind != "cuda" or not (index.isdecimal() or name == "cuda"):
-        raise DeviceError(f"device must be auto, cpu, cuda or cuda:<index>, got {name!r}")
+        raise DeviceError(f"device must be auto, cpu, mps, cuda or cuda:<index>, got {name!r}")
     if int(index or 0) >= count:
         raise DeviceError(f"device {name} does not exist: torch {torch.__version__} finds {count} CUDA devices")
-    return torch.device("cuda", int(index or 0))
+    device = torch.device("cuda", int(index or 0))
+    capability = torch.cuda.get_device_capability(device)
+    if capability < MIN_CAPABILITY:
+        has, needs = ("{}.{}".format(*version) for version in (capability, MIN_CAPABILITY))
+        raise DeviceError(
+            f"{device} ({torch.cuda.get_device_name(device)}) has compute capability {has}, but {needs} or above "
+            "(Ampere or newer) is needed; choose another GPU or the CPU: --devices cpu"
+        )
+    return device
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises DeviceError if there is no C compiler, with which Triton builds a launcher for each kernel at run time."""
+    """Raises DeviceError without Triton or a C compiler: Triton builds a launcher for each kernel at run time."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise DeviceError(f"Triton is not installed, and {device} needs it: pip install triton, or use --devices cpu")
     if device.type == "cuda" and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         raise DeviceError(
             f"no C compiler found; Triton needs one to build kernels for {device}: on Debian and Ubuntu run "
@@ -76,12 +96,12 @@ def require_compiler(device: torch.device) -> None:
 
 
 def choose_dtype(name: str, device: torch.device, trained: torch.dtype | None) -> torch.dtype:
-    """The transformer's dtype. `auto` is float32 on the CPU, and on a GPU the dtype of the training."""
+    """The transformer's dtype. `auto` is the dtype of the training on CUDA, else float32."""
     dtype = DTYPES.get(name)
     if dtype is None and name != "auto":
         raise DeviceError(f"dtype must be auto, {' or '.join(DTYPES)}, got {name!r}")
     if dtype is None:
-        return torch.float32 if device.type == "cpu" else trained or torch.bfloat16
+        return torch.float32 if device.type != "cuda" else trained or torch.bfloat16
     if dtype == torch.float16 and trained == torch.bfloat16:
         raise CheckpointError(
             "--dtype must be bfloat16 or float32 for this checkpoint, got float16: it was trained in bfloat16 and "

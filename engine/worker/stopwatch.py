@@ -25,6 +25,8 @@ class DeviceTime:
     """Time at which a device finishes the work launched so far: a CUDA event, or the present time on the CPU."""
 
     def __init__(self, device: torch.device) -> None:
+        if device.type == "mps":
+            torch.mps.synchronize()
         self._time = time.monotonic()
         self._event = torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None
         if self._event is not None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,11 +247,41 @@ def test_dtype_unknown_or_overflowing_is_refused() -> None:
         choose_dtype("float8", CPU, None)
 
 
+@pytest.mark.parametrize(
+    ("capability", "works"),
+    [((6, 1), False), ((7, 0), False), ((7, 5), False), ((8, 0), True), ((8, 6), True), ((12, 0), True)],
+)
+def test_device_below_compute_capability_8_refused(
+    capability: tuple[int, int], works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
+    for name in ("auto", "cuda", "cuda:1"):
+        if works:
+            assert choose_device(name).type == "cuda"
+            continue
+        number = ".".join(map(str, capability))
+        message = rf"cuda:[01] \(Card\) has compute capability {number}, but 8.0 or above .* --devices cpu"
+        with pytest.raises(DeviceError, match=message):
+            choose_device(name)
+
+
+def test_device_without_triton_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(DeviceError, match="Triton is not installed, and cuda:0 needs it: pip install triton"):
+        require_compiler(GPU)
+    require_compiler(CPU)
+
+
 def test_device_unknown_or_absent_is_refused() -> None:
     assert choose_device("cpu") == CPU
     for name in ("tpu", "cuda:x", "cuda:"):
-        with pytest.raises(DeviceError, match=f"device must be auto, cpu, cuda or cuda:<index>, got '{name}'"):
+        with pytest.raises(DeviceError, match=f"device must be auto, cpu, mps, cuda or cuda:<index>, got '{name}'"):
             choose_device(name)
+    if not torch.backends.mps.is_available():
+        with pytest.raises(DeviceError, match=r"device mps does not exist: .* use cpu"):
+            choose_device("mps")
     absent = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(DeviceError, match=f"{absent} does not exist"):
         choose_device(absent)
