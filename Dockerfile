@@ -17,12 +17,15 @@ LABEL org.opencontainers.image.title="sana-serve" \
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     HF_HOME=/weights \
+    TRITON_CACHE_DIR=/home/sana/.triton/cache \
     PYTHONUNBUFFERED=1 \
     SANA_HOST=0.0.0.0 \
     SANA_PORT=8000
 # Triton compiles the launchers of its kernels at run time.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-RUN useradd --uid 1000 --create-home sana && install --directory --owner=sana /weights
+# Group 0 may write: OpenShift, and docker run --user UID, choose a user of that group, with / as its home.
+RUN useradd --uid 1000 --create-home sana \
+    && install --directory --owner=sana --group=0 --mode=775 /weights /home/sana
 COPY constraints.txt /
 ARG TORCH_INDEX=
 RUN pip install --no-cache-dir --constraint /constraints.txt ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch

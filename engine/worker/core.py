@@ -24,7 +24,7 @@ from ..types import Event, Failed, Finished, ModelInfo, Preview, Progress, Start
 from .faults import is_fatal, is_out_of_memory, user_error
 from .image_files import encode_image
 from .image_task import Batch, ImageTask, Phase
-from .memory import memory_model
+from .memory import memory_model, prompt_cache_bytes
 from .runner import ModelRunner, require_state
 from .scheduler import Scheduler
 from .stopwatch import Stopwatch
@@ -57,17 +57,20 @@ class EngineCore:
         dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
         started = time.monotonic()
         models = load_models(checkpoint, device, dtype, config.quantization)
-        self.runner = ModelRunner(models, checkpoint, config.prompt_cache_bytes, config.exact)
+        cache_bytes = prompt_cache_bytes(device, config.prompt_cache_bytes)
+        self.runner = ModelRunner(models, checkpoint, cache_bytes, config.exact)
         self.model = model_info(checkpoint, device, dtype)
         if config.cuda_graphs and device.type == "cuda":
             self.runner.capture_graphs(config.max_batch_tokens)
-        self.memory = memory_model(checkpoint, device, dtype)  # after the graphs, which take memory
+        self.memory = memory_model(checkpoint, device, dtype, cache_bytes)  # after the graphs, which take memory
+        if device.type != "cuda":
+            self.runner.decoder.memory = self.memory
         costs = measure_costs(self.runner, self.model)
         seconds = time.monotonic() - started
         log.info("loaded and warmed up %s on %s in %s after %.1f s", self.model.id, device, dtype, seconds)
-        self.scheduler = Scheduler(
-            costs, config.max_batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact
-        )
+        # Out of memory ends the whole process on the CPU, so a batch must fit as each of its images does.
+        batch_tokens = min(config.max_batch_tokens, self.memory.capacity // self.memory.token)
+        self.scheduler = Scheduler(costs, batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact)
         self._index = index
         self._emit = emit
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
@@ -127,7 +130,7 @@ class EngineCore:
         watch.stop()
         self.report_last_batch()
         self._unreported = (batch, watch, forwards)
-        if self.runner.device.type == "cpu":  # which runs a batch at its launch
+        if self.runner.device.type != "cuda":  # the CPU runs a batch at its launch
             self.report_last_batch()
 
     def report_last_batch(self) -> None:

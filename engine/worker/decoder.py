@@ -10,8 +10,10 @@ import torch
 from kernels.layout import TokenLayout
 from kernels.to_uint8 import to_uint8
 
+from ..costs import MemoryModel
 from ..errors import GenerationFailed
 from ..models.dc_ae import BAND_ELEMENTS, DCAEDecoder
+from .memory import LIVE_STAGES
 from .recorder import GraphRecorder
 
 HOST = torch.device("cpu")
@@ -62,6 +64,8 @@ class ImageDecoder:
     Args:
         scaling_factor: factor of the transformer's latents, by which they are divided before decoding.
         dtype: dtype of the transformer, named in the error about an image that overflowed.
+
+    Bands shrink after running out of memory; with `memory` set they shrink before, because a host may not survive it.
     """
 
     def __init__(self, decoder: DCAEDecoder, scaling_factor: float, dtype: torch.dtype) -> None:
@@ -69,6 +73,7 @@ class ImageDecoder:
         self.scaling_factor = scaling_factor
         self.dtype = dtype
         self.band_elements = BAND_ELEMENTS
+        self.memory: MemoryModel | None = None
         self.graphs: dict[tuple[int, int], DecodeGraph] = {}
         weight = decoder.conv_in.weight
         self.device, self._weight_dtype = weight.device, weight.dtype
@@ -101,6 +106,8 @@ class ImageDecoder:
         if self._stream is None:
             image = DecodedImage.empty((height, width), HOST)
             self._run(latents, size, image)
+            if self.device.type == "mps":
+                torch.mps.synchronize()
             return partial(self._finite_pixels, image)
         image, done = DecodedImage.empty((height, width), HOST, pinned=True), torch.cuda.Event()
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -122,6 +129,14 @@ class ImageDecoder:
         self.band_elements //= 4
         return True
 
+    def _fitting_band(self, size: tuple[int, int]) -> int:
+        """Elements of a band, fewer where the memory model says that the usual ones would not fit."""
+        if self.memory is None:
+            return self.band_elements
+        height, width = (side * self.decoder.compression for side in size)
+        spare = self.memory.capacity - self.memory.image_bytes(0, width, height)
+        return min(self.band_elements, max(0, spare) // (LIVE_STAGES * self._weight_dtype.itemsize))
+
     def _run(self, latents: torch.Tensor, size: tuple[int, int], image: DecodedImage) -> None:
         """Queues the decode into `image` on the host, with the size's graph if there is one."""
         graph = self.graphs.get(size)
@@ -137,7 +152,8 @@ class ImageDecoder:
         """Queues the decode into `image`, which may be on the device or on the host."""
         scaled = latents.T.unflatten(1, size).unsqueeze(0).to(self._weight_dtype) / self.scaling_factor
         finite = torch.isfinite(latents).all()
-        for rows, band in self.decoder.bands(scaled.contiguous(memory_format=torch.channels_last), self.band_elements):
+        scaled = scaled.contiguous(memory_format=torch.channels_last)
+        for rows, band in self.decoder.bands(scaled, self._fitting_band(size)):
             finite &= torch.isfinite(band).all()
             image.pixels[rows].copy_(to_uint8(band[0]), non_blocking=True)
         image.finite.copy_(finite, non_blocking=True)

@@ -8,13 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, open_checkpoint, require_compiler
 from ..config import EngineConfig
 from ..errors import SanaError
 from ..version import VERSION
 from .core import refuse_foreign_kernels
-from .memory import free_memory
+from .memory import device_memory
+from .threads import limit_threads
 
 GIB = 2**30
 PARAMETERS = {
@@ -47,7 +49,7 @@ def installed_version(package: str) -> str:
 
 def describe_machine(device: torch.device) -> list[str]:
     """Lines about versions, the device, memory and disk."""
-    free, total = free_memory(device)
+    memory, threads = device_memory(device), limit_threads()
     kind = platform.processor() or platform.machine()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -58,10 +60,16 @@ def describe_machine(device: torch.device) -> list[str]:
         f"torch         {torch.__version__}, CUDA {torch.version.cuda or 'no'}, {torch.cuda.device_count()} devices",
         f"triton        {installed_version('triton')}",
         f"transformers  {installed_version('transformers')}",
-        f"device        {device} ({kind}), {torch.get_num_threads()} CPU threads",
-        f"memory        {free / GIB:.1f} GiB free of {total / GIB:.1f} GiB",
-        f"disk          {shutil.disk_usage(Path.home()).free / GIB:.1f} GiB free for downloads",
+        f"device        {device} ({kind})",
+        f"threads       {threads}",
+        f"memory        {memory.free / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB ({memory.source})",
+        f"disk          {free_disk(Path(HF_HUB_CACHE)) / GIB:.1f} GiB free for downloads in {HF_HUB_CACHE}",
     ]
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free where `folder` is, or will be created."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
 def describe_fit(dtype: torch.dtype, free: int) -> list[str]:
@@ -78,7 +86,7 @@ def report(config: EngineConfig) -> None:
     device = choose_device(config.device)
     print("\n".join(describe_machine(device)))
     dtype = choose_dtype(config.dtype, device, trained=None)
-    print("\n".join(describe_fit(dtype, free_memory(device)[0])), flush=True)
+    print("\n".join(describe_fit(dtype, device_memory(device).free)), flush=True)
     refuse_foreign_kernels()
     require_compiler(device)
     checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))

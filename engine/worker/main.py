@@ -57,7 +57,9 @@ def serve(
 
     try:
         from .core import EngineCore  # here, because the client imports this module and must not import torch
+        from .threads import limit_threads
 
+        log.info("computing with %s", limit_threads(), extra={"worker": index})
         core = EngineCore(config, send, index)
     except SanaError as error:
         send(StartFailed(error))

@@ -8,7 +8,7 @@ import torch
 
 from engine import CheckpointError, DeviceError, EngineConfig
 from engine.worker.doctor import GIB, needed_bytes, report
-from engine.worker.memory import free_memory
+from engine.worker.memory import device_memory
 
 
 def test_doctor_describes_machine_and_model(
@@ -18,6 +18,8 @@ def test_doctor_describes_machine_and_model(
     output = capsys.readouterr().out
     assert f"torch         {torch.__version__}" in output
     assert "device        cpu" in output
+    assert "threads       1 CPU threads (OMP_NUM_THREADS)" in output
+    assert " GiB (" in output
     assert "yes demo" in output
     assert "model         sana-1.5: 128 px, runs in bfloat16" in output
 
@@ -34,7 +36,7 @@ def test_doctor_unknown_device_refused() -> None:
 
 
 def test_doctor_memory_grows_with_model() -> None:
-    free, total = free_memory(torch.device("cpu"))
-    assert 0 < free <= total
+    memory = device_memory(torch.device("cpu"))
+    assert 0 < memory.free <= memory.total
     assert needed_bytes("demo", torch.float32) < GIB < needed_bytes("SANA 0.6B", torch.bfloat16)
     assert needed_bytes("SANA 0.6B", torch.bfloat16) < needed_bytes("SANA-1.5 4.8B", torch.bfloat16)
