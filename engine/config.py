@@ -14,7 +14,7 @@ class EngineConfig:
 
     Args:
         model: `demo`, a folder in diffusers layout, a `.pth` or `.safetensors` file, or a hub id.
-        device: `auto`, `cpu`, `cuda` or `cuda:<index>`; several separated by commas start an engine process for each.
+        device: `auto`, `cpu`, `mps`, `cuda` or `cuda:<index>`; several separated by commas: one engine process each.
         dtype: dtype of the transformer, one of DTYPES; the text encoder and decoder use it where they can.
         quantization: quantization of the transformer's large matrix products, one of QUANTIZATIONS.
         cuda_graphs: capture the denoise step at start-up, which takes a while, and replay it.
@@ -24,6 +24,7 @@ class EngineConfig:
         max_queue_seconds: predicted seconds of accepted work above which new requests are refused.
         hang_seconds: seconds without a report after which a busy engine process is replaced, in addition to ten times
             the predicted seconds of its longest step.
+        start_seconds: seconds within which an engine process must be ready, or it is killed.
         prompt_cache_bytes: maximum size of the prompt cache.
         log_level: minimum log level, one of LOG_LEVELS.
         log_format: format of log lines, one of LOG_FORMATS.
@@ -39,6 +40,7 @@ class EngineConfig:
     exact: bool = False
     max_queue_seconds: float = 60.0
     hang_seconds: float = 30.0
+    start_seconds: float = 1800.0
     prompt_cache_bytes: int = 1 << 30
     log_level: str = "info"
     log_format: str = "text"

@@ -9,7 +9,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -18,6 +18,8 @@ from .config import EngineConfig
 from .messages import Command, Report, Stop
 
 log = logging.getLogger(__name__)
+KILL = 9
+"""SIGKILL, which Windows does not name. The kernel sends it when memory runs out."""
 
 
 class EngineProcess:
@@ -48,6 +50,7 @@ class EngineProcess:
         else:
             self._runner = context.Process(target=main.run_worker, args=arguments, name=name, daemon=True)
         self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._killed = False
 
     async def start(self) -> None:
         """Starts the process. Cancellation waits for the start, or the process would run without an owner."""
@@ -62,12 +65,26 @@ class EngineProcess:
         """Id of the process; the id of this process for a thread."""
         return getattr(self._runner, "pid", None) or os.getpid()
 
+    @property
+    def exit_reason(self) -> str:
+        """How the process ended, as the end of a sentence that names it."""
+        status = getattr(self._runner, "exitcode", None)
+        if self._killed or status is None:
+            return "exited"
+        if status >= 0:
+            return f"exited with status {status}"
+        if -status == KILL:
+            return "was killed by SIGKILL (out of memory? `sana doctor` shows the limits, the kernel's log the reason)"
+        name = next((number.name for number in signal.Signals if number == -status), f"signal {-status}")
+        return f"was ended by {name}"
+
     def send(self, command: Command) -> None:
         """Queues a command without waiting; a process that has ended does not receive it."""
         self._outbox.put(command)
 
     def kill(self) -> None:
         """Ends the process at once; a thread finishes its step first."""
+        self._killed = True
         if isinstance(self._runner, threading.Thread):
             self.send(Stop())
         else:
@@ -87,13 +104,8 @@ class EngineProcess:
         self._outbox.put(None)
 
     def _start(self) -> None:
-        # Ctrl-C and service managers signal all processes, but only the parent may stop: the child inherits this mask
-        resource_tracker.ensure_running()  # else Process.start would start it, which unblocks the signals
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
+        with blocked_signals():
             self._runner.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if isinstance(self._runner, SpawnProcess):
             self._child_pipe.close()
             atexit.register(self._runner.kill)  # multiprocessing would send SIGTERM at exit, and wait for ever
@@ -138,3 +150,17 @@ class EngineProcess:
     def _end(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
+
+
+@contextlib.contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Blocks signals in processes started inside: Ctrl-C and service managers signal all, but only the parent stops."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # else Process.start would start it, which unblocks the signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

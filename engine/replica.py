@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 from .admission import seconds_left
@@ -20,6 +21,8 @@ STOP_SECONDS = 10.0
 MAX_CRASHES = 2
 MAX_FAILED_STARTS = 3
 MAX_RESTART_DELAY = 60.0
+LOADING_LOG_SECONDS, LOADING_LOGS = 30.0, 4
+"""Maximum seconds between log lines about a process that is loading, and minimum number of parts of its time."""
 LONG_STEPS = 10.0
 """Factor on the predicted seconds of a step before its process counts as hung; other programs may use the machine."""
 
@@ -71,13 +74,14 @@ class Replica:
                 was_ready = await self._run_process()
             except Exception:  # such as too many open files
                 log.exception("engine process %d could not be started", self.index, extra={"worker": self.index})
+            reason = self.process.exit_reason if self.process is not None else "exited"
             if not self.started.done():
-                message = "the engine process exited during start-up; see its log"
+                message = f"the engine process {reason} during start-up; see its log"
                 self.started.set_exception(EngineUnavailable(message))
             if self.started.exception() is not None:
                 return
             self.failed_starts = 0 if was_ready else self.failed_starts + 1
-            log.error("engine process %d exited unexpectedly; restarting it", self.index, extra={"worker": self.index})
+            log.error("engine process %d %s; restarting it", self.index, reason, extra={"worker": self.index})
             self.restarts += 1
             try:
                 self._requeue()
@@ -89,14 +93,34 @@ class Replica:
     async def _run_process(self) -> bool:
         """Runs one process from start to end, and returns whether it was ever ready."""
         self.process = EngineProcess(self.config, self.index, self._receive, self.in_process)
+        loading = asyncio.create_task(self._watch_loading(self.process))
         try:
             await self.process.start()
             await self.process.ended
         finally:
+            loading.cancel()
             self.ready, was_ready = False, self.ready
             self._disarm_watchdog()
             await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # a loading process reads no commands
         return was_ready
+
+    async def _watch_loading(self, process: EngineProcess) -> None:
+        """Logs now and then that a process is still loading, and kills it after `start_seconds`."""
+        started, limit = time.monotonic(), self.config.start_seconds
+        every = min(LOADING_LOG_SECONDS, limit / LOADING_LOGS)
+        while (seconds := time.monotonic() - started) < limit:
+            await asyncio.sleep(min(every, limit - seconds))
+            if self.ready or self.in_process:  # a thread cannot be killed
+                return
+            if (seconds := time.monotonic() - started) < limit:
+                message = "engine process %d is still loading after %.3g s"
+                log.info(message, self.index, seconds, extra={"worker": self.index})
+        message = f"engine process {self.index} was not ready within {limit:g} s; allow more with --start-seconds"
+        if self.started.done():
+            log.error("%s; killing it", message, extra={"worker": self.index})
+        else:
+            self.started.set_exception(EngineUnavailable(message))
+        process.kill()
 
     def add(self, request: Request) -> None:
         """Takes a request, and sends it to the process as soon as that is possible."""

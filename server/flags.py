@@ -39,7 +39,7 @@ def add_device_flag(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device",
         default=argparse.SUPPRESS,
-        help=f"auto, cpu, cuda or cuda:INDEX (default: {EngineConfig.device})",
+        help=f"auto, cpu, mps, cuda or cuda:INDEX (default: {EngineConfig.device})",
     )
 
 
@@ -78,7 +78,7 @@ def serve_flags() -> VariableParser:
     add("--cors-origin", cors_help, "none", dest="cors_origins", action=Repeated, metavar="ORIGIN")
     body_help = "maximum size of a request body"
     add("--max-body-bytes", body_help, server.max_body_bytes, type=integer, metavar="BYTES")
-    devices_help = "auto, cpu, cuda, cuda:INDEX, or several separated by commas: one engine process each"
+    devices_help = "auto, cpu, mps, cuda, cuda:INDEX, or several separated by commas: one engine process each"
     add("--devices", devices_help, engine.device, dest="device")
     exact_help = "run each request in its own batch: the image's bytes do not depend on other requests; slower"
     add("--exact", exact_help, "no", action=argparse.BooleanOptionalAction)
@@ -86,6 +86,8 @@ def serve_flags() -> VariableParser:
     add("--cuda-graphs", graphs_help, "yes, on a GPU", action=argparse.BooleanOptionalAction)
     queue_help = "predicted seconds of accepted work beyond which requests are refused"
     add("--max-queue-seconds", queue_help, engine.max_queue_seconds, type=number, metavar="SECONDS")
+    start_help = "time in which the model must be loaded, or the engine process is killed"
+    add("--start-seconds", start_help, engine.start_seconds, type=number, metavar="SECONDS")
     add("--log-level", "minimum log level", engine.log_level, choices=LOG_LEVELS)
     add("--log-format", "format of the log on standard error", engine.log_format, choices=LOG_FORMATS)
     otlp_help = "OpenTelemetry collector to send traces to, like http://127.0.0.1:4318"

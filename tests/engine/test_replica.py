@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,6 +138,63 @@ def test_process_start_failure_raised_then_retried(
 
     asyncio.run(main())
     assert caplog.text.count("could not be started") == 2
+
+
+def test_hung_reload_killed_then_next_attempt_serves(
+    config: EngineConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Path(shutil.copytree(config.model, tmp_path / "model"))
+    settings = model / "transformer" / "config.json"
+    content = settings.read_text()
+    config = replace(config, model=str(model))
+    caplog.set_level("INFO")
+
+    async def main() -> None:
+        replica = Replica(config, 0, lambda report: None, lambda request: None)
+        running = asyncio.create_task(replica.run())
+        await asyncio.wait_for(replica.started, SECONDS)
+        settings.unlink()
+        os.mkfifo(settings)  # reading it waits for ever, as on a network file system that stops answering
+        replica.config = replace(config, start_seconds=2)
+        assert replica.process is not None
+        os.kill(replica.process.pid, signal.SIGKILL)
+        while replica.failed_starts == 0:
+            await asyncio.sleep(0.01)
+        settings.unlink()
+        settings.write_text(content)
+        replica.config = config
+        while not replica.ready:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * SECONDS))
+    assert "engine process 0 was killed by SIGKILL (out of memory?" in caplog.text
+    assert "engine process 0 is still loading after" in caplog.text
+    assert "was not ready within 2 s; allow more with --start-seconds; killing it" in caplog.text
+    assert caplog.text.count("out of memory?") == 1  # not for the process that the replica killed itself
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL (out of memory?"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", f"was ended by signal {signal.SIGRTMIN + 1}"),
+        ("os._exit(3)", "exited with status 3"),
+    ],
+)
+def test_end_of_process_named(end: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, signal, sys\nif '--multiprocessing-fork' in sys.orig_argv:\n    {end}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    async def main() -> None:
+        with pytest.raises(EngineUnavailable, match=re.escape(f"the engine process {reason}")):
+            await asyncio.wait_for(EngineClient(EngineConfig(device="cpu")).start(), SECONDS)
+
+    asyncio.run(main())
 
 
 def test_orphan_without_other_replica_waits(config: EngineConfig, caplog: pytest.LogCaptureFixture) -> None:
