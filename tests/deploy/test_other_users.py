@@ -53,7 +53,7 @@ def run_as_other(image: Path, *command: str) -> subprocess.CompletedProcess[str]
         name: str(inside(image, PurePosixPath(value))) if value.startswith("/") else value
         for name, value in ENVIRONMENT.items()
     }
-    variables |= {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables |= {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = [*AS_OTHER, sys.executable, *command]
     folder = inside(image, PurePosixPath(values("WORKDIR")[-1]))
     return subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, timeout=240)

@@ -1,13 +1,14 @@
 """Decoding with and without graphs. On the CPU a graph is the decode itself, on the graph's tensors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from benchmarks.random_models import make_runner, shape_of
 from engine import GenerationFailed
+from engine.costs import MemoryModel
 from engine.models.dc_ae_blocks import MAX_LAYOUTS
 from engine.worker import recorder
 from engine.worker.decoder import GRAPH_SIZES, ImageDecoder
@@ -104,3 +105,26 @@ def test_decode_reads_nothing_back_to_the_host(made: ImageDecoder, host_reads: H
     with host_reads:
         made.decode(given, size)
     assert host_reads.found == []
+
+
+@torch.inference_mode()
+def test_decode_bands_fit_memory(made: ImageDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands are as large as what the image leaves of the memory, and at least one row; the pixels are the same."""
+    size = (8, 4)
+    bands: list[int] = []
+    decode = made.decoder.bands
+
+    def counted(latents: torch.Tensor, band_elements: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        parts = list(decode(latents, band_elements))
+        bands.append(len(parts))
+        yield from parts
+
+    monkeypatch.setattr(made.decoder, "bands", counted)
+    decoder = new_decoder(made)
+    expected = decoder.decode(latents(size), size)()
+    for spare in (0, 2**20, 2**40):
+        decoder.memory = MemoryModel(capacity=1000 + spare, token=0, pixel=0, band=1000 // 128)
+        assert abs(decoder.decode(latents(size), size)().astype(int) - expected).max() <= 1
+    whole, smallest, some, ample = bands
+    assert whole == ample == 1
+    assert smallest > some > 1
