@@ -23,6 +23,7 @@ from .params import (
     check_limits,
     check_params,
 )
+from .process import STOP_SIGNALS
 from .stats import EngineStats, Forwards, StepReport
 from .types import (
     STAGES,
@@ -51,6 +52,7 @@ __all__ = [
     "MAX_TIMEOUT_SECONDS",
     "QUANTIZATIONS",
     "STAGES",
+    "STOP_SIGNALS",
     "VERSION",
     "CheckpointError",
     "DeadlineExceeded",

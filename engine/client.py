@@ -129,6 +129,15 @@ class EngineClient:
                 await asyncio.wait_for(self._idle.wait(), grace_seconds)
         self._fail_all()
 
+    def kill(self) -> None:
+        """Ends the engine processes at once, before `stop`; requests that are not done fail with EngineUnavailable."""
+        self.draining = True
+        self._fail_all()
+        for replica, task in zip(self._replicas, self._tasks, strict=True):
+            task.cancel()  # else it would start another process
+            if replica.process is not None:
+                replica.process.kill()
+
     async def stop(self) -> None:
         """Ends the engine processes; requests that are not done fail with EngineUnavailable."""
         self.draining = True

@@ -20,6 +20,8 @@ from .messages import Command, Report, Stop
 log = logging.getLogger(__name__)
 KILL = 9
 """SIGKILL, which Windows does not name. The kernel sends it when memory runs out."""
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+"""What terminals and service managers send, often to every process. Only the parent acts on them."""
 
 
 class EngineProcess:
@@ -87,7 +89,7 @@ class EngineProcess:
         self._killed = True
         if isinstance(self._runner, threading.Thread):
             self.send(Stop())
-        else:
+        elif self._runner.is_alive():
             self._runner.kill()
 
     async def stop(self, wait_seconds: float) -> None:
@@ -154,12 +156,12 @@ class EngineProcess:
 
 @contextlib.contextmanager
 def blocked_signals() -> Iterator[None]:
-    """Blocks signals in processes started inside: Ctrl-C and service managers signal all, but only the parent stops."""
+    """Blocks STOP_SIGNALS in processes started inside, so that none ends a child before it ignores them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     resource_tracker.ensure_running()  # else Process.start would start it, which unblocks the signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

@@ -42,6 +42,8 @@ class AccessLog:
                 headers = MutableHeaders(scope=message)
                 headers.update(getattr(request.state, "limit_headers", {}))
                 headers["x-request-id"] = request_id
+                if scope["app"].state.engine.draining:
+                    headers["connection"] = "close"  # so that no request is sent on it after the stop
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - started)))
             await send(message)
 

@@ -48,8 +48,7 @@ def serve(args: argparse.Namespace) -> int:
     configure_logs(config.engine.log_level, config.engine.log_format)
     for name, nearest in serve_flags().unknown(os.environ).items():
         log.warning("ignored the environment variable %s, which no flag reads; the nearest is %s", name, nearest)
-    run_server(config)
-    return 0
+    return run_server(config)
 
 
 def generate(args: argparse.Namespace) -> int:

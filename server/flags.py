@@ -94,6 +94,10 @@ def serve_flags() -> VariableParser:
     add("--otlp-endpoint", otlp_help, "none", metavar="URL")
     grace_help = "time to finish accepted requests when stopped"
     add("--grace-seconds", grace_help, server.grace_seconds, type=number, metavar="SECONDS")
+    drain_help = "minimum time a stopping server accepts connections and answers 503, for load balancers"
+    add("--drain-seconds", drain_help, server.drain_seconds, type=number, metavar="SECONDS")
+    keep_alive_help = "time a connection stays open between requests; longer than that of a proxy in front"
+    add("--keep-alive-seconds", keep_alive_help, server.keep_alive_seconds, type=integer, metavar="SECONDS")
     return flags
 
 

@@ -1,4 +1,8 @@
-"""`sana serve`: the socket, uvicorn, and an orderly stop."""
+"""`sana serve`: the socket, uvicorn, and an orderly stop.
+
+The first signal starts the stop: /ready is 503 at once, new requests get 503, and accepted ones finish. The server
+listens until they have, and for --drain-seconds at least, so that a balancer reads 503 instead of "connection refused".
+"""
 
 import asyncio
 import contextlib
@@ -6,19 +10,24 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Generator
 from types import FrameType
 
 import uvicorn
 
-from engine import ModelInfo, SanaError
+from engine import STOP_SIGNALS, ModelInfo, SanaError
 
 from .app import create_app
 from .protocol import JSONH11Protocol
 from .settings import ServerConfig
 
 log = logging.getLogger("sana.serving")
+SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 MAX_PORT = 65535
+REPEAT_SECONDS = 1.0
+"""Time after a signal in which others belong to it: a supervisor passes on what the whole group has received."""
+ABORT_SECONDS, EXIT_SECONDS = 0.3, 5.0  # after a second signal: until connections are aborted, and until the exit
 STALLED_SECONDS = 60  # after which the kernel drops a client that does not acknowledge what it was sent
 
 
@@ -27,22 +36,34 @@ class ListenError(SanaError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that answers accepted requests before it stops, and then exits with status 0."""
+    """uvicorn that answers accepted requests before it stops, and then exits with status 0.
+
+    A second signal stops it at once, with the status that a shell reports for the signal.
+    """
 
     def __init__(self, config: ServerConfig, url: str) -> None:
         self.app = create_app(config, self.announce)
         self.url = url
-        self.grace_seconds = config.grace_seconds
+        self.grace_seconds, self.drain_seconds = config.grace_seconds, config.drain_seconds
         self.failure: BaseException | None = None
+        self.status = 0
+        self.stopping: asyncio.Task[None] | None = None
+        self.signalled = 0.0
         super().__init__(
             uvicorn.Config(
-                self.app, http=JSONH11Protocol, ws="none", log_config=None, access_log=False, server_header=False
+                self.app,
+                http=JSONH11Protocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=config.keep_alive_seconds,
             )
         )
 
     def announce(self, loading: asyncio.Task[ModelInfo]) -> None:
         """Prints the address once the engine has loaded; stops the server if it failed."""
-        if loading.cancelled() or self.should_exit:
+        if loading.cancelled() or self.stopping is not None:
             return
         self.failure = loading.exception()
         if self.failure is not None:
@@ -55,7 +76,9 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Replaces uvicorn's, which raises the signal again after the stop: a traceback, or status 143."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        ignored = {SIGHUP} if SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN else set()  # nohup
+        numbers = [number for number in STOP_SIGNALS if number not in ignored]
+        for number in numbers:
             try:
                 loop.add_signal_handler(number, self.handle_exit, number, None)
             except NotImplementedError:  # Windows
@@ -63,19 +86,47 @@ class Server(uvicorn.Server):
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 with contextlib.suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        log.info("stopping; accepted requests have %g s to finish", self.grace_seconds)
-        super().handle_exit(sig, frame)
-        # Requests that are not done after the grace period are answered with 503.
-        self.draining = asyncio.ensure_future(self.app.state.engine.drain(self.grace_seconds))
+        name, now = signal.Signals(sig).name, time.monotonic()
+        if self.stopping is None:
+            log.info("%s: stopping; accepted requests have %g s to finish", name, self.grace_seconds)
+            self.stopping, self.signalled = asyncio.create_task(self.finish_accepted()), now
+        elif now - self.signalled > REPEAT_SECONDS and sig != SIGHUP and not self.status:
+            # Not SIGHUP: systemd's SendSIGHUP and shells send it after another signal, without impatience.
+            log.warning("%s: stopping at once", name)
+            self.stop_at_once(128 + sig)
+
+    async def finish_accepted(self) -> None:
+        """Listens until the accepted requests are done, or failed after the grace period, and the drain is over."""
+        try:
+            await asyncio.gather(self.app.state.engine.drain(self.grace_seconds), asyncio.sleep(self.drain_seconds))
+        finally:
+            self.should_exit = True
+
+    def stop_at_once(self, status: int) -> None:
+        """Ends the engine processes, answers the accepted requests with 503, and exits with this status."""
+        self.status, self.should_exit = status, True
+        self.app.state.engine.kill()
+        loop = asyncio.get_running_loop()
+        loop.call_later(ABORT_SECONDS, self.abort_connections)
+        loop.call_later(EXIT_SECONDS, os._exit, status)  # such as when a thread still sends a file to S3
+
+    def abort_connections(self) -> None:
+        """Closes connections of clients that do not read."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, JSONH11Protocol):
+                connection.transport.abort()
 
 
-def run_server(config: ServerConfig) -> None:
-    """Serves until SIGINT or SIGTERM. Raises SanaError when it cannot listen or the model cannot be loaded."""
+def run_server(config: ServerConfig) -> int:
+    """Serves until a signal, and returns the exit status.
+
+    Raises SanaError when it cannot listen or the model cannot be loaded.
+    """
     listener = listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -84,6 +135,7 @@ def run_server(config: ServerConfig) -> None:
     asyncio.run(server.serve(sockets=[listener]))
     if server.failure is not None:
         raise server.failure
+    return server.status
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -32,6 +32,9 @@ class ServerConfig:
         max_body_bytes: maximum size of a request body; larger ones are refused with 413.
         otlp_endpoint: URL of an OpenTelemetry collector; None: no traces.
         grace_seconds: time to finish accepted requests when stopped; Kubernetes kills 30 s after SIGTERM.
+        drain_seconds: minimum time in which a stopping server accepts connections, and answers 503.
+        keep_alive_seconds: time a connection stays open between requests; a proxy's must be shorter, or it may send a
+            request just when the connection closes. nginx, Caddy and cloud balancers use 60 s or more.
     """
 
     engine: EngineConfig
@@ -52,3 +55,5 @@ class ServerConfig:
     max_body_bytes: int = 1 << 20
     otlp_endpoint: str | None = None
     grace_seconds: float = 25.0
+    drain_seconds: float = 0.0
+    keep_alive_seconds: int = 75

@@ -14,6 +14,7 @@ from ..config import EngineConfig
 from ..errors import EngineUnavailable, SanaError
 from ..logs import configure_logs
 from ..messages import Cancel, Command, Ready, Report, StartFailed, Stop
+from ..process import STOP_SIGNALS
 from ..types import Failed
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ FAILED, ORPHANED = 1, 3
 
 def run_worker(config: EngineConfig, index: int, pipe: Connection) -> None:
     """Entry point of the process. Ends on Stop, and at once, even while loading, when the parent process has ended."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole process group, but only the parent may stop
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     configure_logs(config.log_level, config.log_format)
     try:
