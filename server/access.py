@@ -31,7 +31,8 @@ class AccessLog:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive, send)
-        request_id = request.state.request_id = choose_id(request.headers.get("x-request-id", ""))
+        given = getattr(request.state, "request_id", None)  # by server/protocol.py, which has refused the body
+        request_id = request.state.request_id = given or choose_id(request.headers.get("x-request-id", ""))
         started = time.monotonic()
         status = 0
 
@@ -55,18 +56,25 @@ class AccessLog:
                 raise
             await error_response(error, request)(scope, receive, send_with_id)
         finally:
-            seconds = time.monotonic() - started
-            route = getattr(scope.get("route"), "path", "unknown")
-            scope["app"].state.metrics.count_response(route, status)
-            line = {
-                "request_id": request_id,
-                "method": scope["method"][:20],  # HTTP allows any word, of any length
-                "path": scope["raw_path"][:200].decode("latin-1"),  # percent-encoded, so that it cannot forge a line
-                "status": status,
-                "milliseconds": round(1000 * seconds, 1),
-                "tenant": getattr(request.state, "tenant", ""),
-            }
-            log.info("%(request_id)s %(method)s %(path)s %(status)d %(milliseconds).1f ms", line, extra=line)
+            if not getattr(request.state, "refused", False):  # else that response has its line
+                route = getattr(scope.get("route"), "path", "unknown")
+                scope["app"].state.metrics.count_response(route, status)
+                path = scope["raw_path"].decode("latin-1")  # percent-encoded, so that it cannot forge a line
+                tenant = getattr(request.state, "tenant", "")
+                log_response(request_id, scope["method"], path, status, time.monotonic() - started, tenant)
+
+
+def log_response(request_id: str, method: str, path: str, status: int, seconds: float, tenant: str = "") -> None:
+    """Writes the line of one response; also server/protocol.py does, for input that reaches no application."""
+    line = {
+        "request_id": request_id,
+        "method": method[:20],  # HTTP allows any word, of any length
+        "path": path[:200],
+        "status": status,
+        "milliseconds": round(1000 * seconds, 1),
+        "tenant": tenant,
+    }
+    log.info("%(request_id)s %(method)s %(path)s %(status)d %(milliseconds).1f ms", line, extra=line)
 
 
 def choose_id(offered: str) -> str:

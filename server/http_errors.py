@@ -6,6 +6,7 @@ RequestError
     InvalidBody                 the body is not a JSON object
     UnsupportedContentType      the content type is not JSON
     BodyTooLarge                the body exceeds the limit
+    HeadTooLarge                the request line and headers exceed the limit
     RequestTooSlow              the request did not arrive in time
     OriginNotAllowed            the web page is not allowed by --cors-origin
     ModelNotFound               the requested model is not the one served
@@ -50,6 +51,10 @@ class InvalidBody(RequestError):
 
 class BodyTooLarge(RequestError):
     """The body exceeds the limit."""
+
+
+class HeadTooLarge(RequestError):
+    """The request line and headers exceed the limit."""
 
 
 class RequestTooSlow(RequestError):
@@ -119,6 +124,7 @@ TABLE: dict[type[Exception] | int, Kind] = {
     UnsupportedContentType: Kind(400, "invalid_request_error", "unsupported_content_type"),
     OriginNotAllowed: Kind(400, "invalid_request_error"),
     BodyTooLarge: Kind(413, "invalid_request_error"),
+    HeadTooLarge: Kind(431, "invalid_request_error"),
     RequestTooSlow: Kind(408, "invalid_request_error", "request_timeout"),
     MissingKey: Kind(401, "invalid_request_error"),
     InvalidKey: Kind(401, "invalid_request_error", "invalid_api_key"),

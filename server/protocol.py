@@ -1,47 +1,23 @@
 """HTTP/1.1 connections: uvicorn's protocol with timeouts, and with JSON errors for input that is not HTTP."""
 
 import asyncio
-import re
+import contextlib
+import time
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import h11
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import body
-from .access import choose_id
+from .access import choose_id, log_response
 from .http_errors import InvalidBody, RequestTooSlow, error_body, kind_of
+from .http_parser import StrictConnection, request_line
 
 HEAD_SECONDS = 15.0  # for a request line and its headers; uvicorn has no such timeout
-ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-
-
-class StrictConnection(h11.Connection):
-    """Refuses requests that a proxy could read differently, and accepts the absolute URIs meant for proxies."""
-
-    def next_event(self) -> Any:
-        event = super().next_event()
-        return accept_head(event) if isinstance(event, h11.Request) else event
-
-
-def accept_head(request: h11.Request) -> h11.Request:
-    """The request with its target reduced to the path. Raises RemoteProtocolError for an ambiguous request."""
-    names = {name for name, _ in request.headers}
-    if {b"content-length", b"transfer-encoding"} <= names:  # RFC 9112, 6.3: how requests are smuggled
-        raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
-    if not request.http_version.startswith(b"1."):
-        raise h11.RemoteProtocolError("not HTTP/1")
-    absolute = ABSOLUTE_TARGET.match(request.target)
-    if absolute is None:
-        return request
-    path = request.target[absolute.end() :]
-    others = [(name, value) for name, value in request.headers if name != b"host"]
-    return h11.Request(
-        method=request.method,
-        headers=[(b"host", absolute[1]), *others],
-        target=path if path.startswith(b"/") else b"/" + path,
-        http_version=request.http_version,
-    )
+LINGER_SECONDS = 2.0
+"""Time in which the rest of a refused request is read and dropped: closing before would discard the response."""
 
 
 class JSONH11Protocol(H11Protocol):
@@ -49,16 +25,22 @@ class JSONH11Protocol(H11Protocol):
 
     awaited: str = ""
     timer: asyncio.TimerHandle | None = None
+    refused = False
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.conn = StrictConnection(h11.SERVER)
+        self.conn: StrictConnection = StrictConnection()
+        self.began = time.monotonic()  # of the request that is being received
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.watch()
 
     def data_received(self, data: bytes) -> None:
+        if self.refused:
+            return
+        if self.conn.their_state is h11.IDLE and self.awaited != "head":
+            self.began = time.monotonic()
         super().data_received(data)
         self.watch()
 
@@ -69,9 +51,14 @@ class JSONH11Protocol(H11Protocol):
     def watch(self) -> None:
         """Runs a timer while a request's head is awaited, or the rest of a body that was answered unread.
 
-        Between requests uvicorn's own keep-alive timer runs, which stops at the first byte.
+        Between requests uvicorn's own keep-alive timer runs, which stops at the first byte. After such a body it does
+        not: ours replaces it.
         """
-        if self.conn.their_state is h11.IDLE:
+        if self.refused:
+            return
+        if self.conn.their_state is h11.IDLE and self.cycle is not None and not self.conn.head:
+            awaited, seconds, end = "request", float(self.timeout_keep_alive), self.transport.close
+        elif self.conn.their_state is h11.IDLE:
             awaited, seconds, end = "head", HEAD_SECONDS, self.refuse_slow_head
         elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE:
             awaited, seconds, end = "body", body.BODY_SECONDS, self.transport.close
@@ -97,20 +84,46 @@ class JSONH11Protocol(H11Protocol):
         return False
 
     def send_400_response(self, msg: str) -> None:
-        self.refuse(InvalidBody(msg))
+        self.refuse(self.conn.refusal or InvalidBody(msg))
 
     def refuse(self, error: Exception) -> None:
         """Closes the connection, with an error response unless one has begun: a body can become invalid after it."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            content, status = error_body(error), HTTPStatus(kind_of(error).status)
-            headers = {
-                "content-type": "application/json",
-                "content-length": str(len(content)),
-                "connection": "close",
-                "x-request-id": choose_id(""),
-            }
-            fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-            response = h11.Response(status_code=status, headers=fields, reason=status.phrase.encode())
-            for event in (response, h11.Data(data=content), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        if self.transport.is_closing():
+            return
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        self.refused = True
+        self.stop_watching()
+        if self.cycle is None or self.cycle.response_complete:
+            method, path = request_line(self.conn.head)
+            request_id = choose_id("")
+        else:  # the head was valid and the body is not
+            method, path = self.scope["method"], self.scope["raw_path"].decode("latin-1")
+            request_id = self.stop_cycle()
+        content, status = error_body(error), HTTPStatus(kind_of(error).status)
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(content)),
+            "connection": "close",
+            "x-request-id": request_id,
+        }
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        response = h11.Response(status_code=status, headers=fields, reason=status.phrase.encode())
+        for event in (response, h11.Data(data=content), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        log_response(request_id, method, path, status, time.monotonic() - self.began)
+        cast(FastAPI, self.config.app).state.metrics.count_response("unknown", status)
+        self.flow.resume_reading()
+        with contextlib.suppress(OSError):  # the client has reset the connection
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def stop_cycle(self) -> str:
+        """Lets the running application see a disconnect, without a log line of its own. Returns the request's id."""
+        state = self.scope["state"]
+        offered = next((value.decode("latin-1") for name, value in self.headers if name == b"x-request-id"), "")
+        state["refused"] = True
+        self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
+        self.cycle.message_event.set()
+        return str(state.setdefault("request_id", choose_id(offered)))

@@ -130,7 +130,8 @@ def run_server(config: ServerConfig) -> int:
     listener = listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # Below ERROR, uvicorn only repeats what the access log says.
+    logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))
     server = Server(config, url)
     asyncio.run(server.serve(sockets=[listener]))
     if server.failure is not None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import re
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from engine import EngineConfig
-from server import body, protocol, serving
+from server import body, http_parser, protocol, serving
 from server.app import create_app
 from server.settings import ServerConfig
 
@@ -52,7 +53,7 @@ def test_uvicorn_still_has_the_attributes_used() -> None:
         )
         return vars(connection)
 
-    used = {"conn", "loop", "transport"}
+    used = {"conn", "loop", "transport", "flow", "cycle", "scope", "headers", "config", "timeout_keep_alive"}
     missing = used - asyncio.run(attributes()).keys()
     assert not missing, f"uvicorn {uvicorn.__version__} has no {missing} in H11Protocol: adapt server/protocol.py"
 
@@ -107,7 +108,7 @@ def check_refusal(response: bytes, status: int) -> dict[str, Any]:
     head, _, content = response.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode())
     assert b"x-request-id: req_" in head
-    assert b"connection: close" in head
+    assert b"connection: close" in head.lower()
     assert b"content-type: application/json" in head
     error = json.loads(content)["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -236,24 +237,72 @@ def test_keep_alive_between_requests(port: int) -> None:
             time.sleep(0.8)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"GET /health HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x-%d: y\r\n" % k for k in range(20_000)) + b"\r\n",
-        b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
-    ],
-    ids=["many", "long", "path"],
-)
-def test_huge_headers_refused_in_json(port: int, head: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall(head)
+GET = b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+LIMIT = http_parser.MAX_HEAD_BYTES
+TOO_LARGE = {
+    "many headers": GET + b"".join(b"x-%d: y\r\n" % k for k in range(20_000)) + b"\r\n",
+    "long header": GET + b"x: " + b"y" * 1_000_000 + b"\r\n\r\n",
+    "long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    "long query": b"GET /health?" + b"a" * LIMIT + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    "one byte more": GET + b"x: " + b"y" * (LIMIT + 1 - len(GET) - 7) + b"\r\n\r\n",
+}
+
+
+def send_in(pieces: int, head: bytes, connection: socket.socket) -> None:
+    size = -(-len(head) // pieces)
+    for start in range(0, len(head), size):
+        connection.sendall(head[start : start + size])
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+@pytest.mark.parametrize("head", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_too_large_head_gets_431(port: int, caplog: pytest.LogCaptureFixture, head: bytes, pieces: int) -> None:
+    with (
+        caplog.at_level("INFO", "sana.access"),
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        send_in(pieces, head, connection)
         response = read_all(connection)
-    assert response == b"" or (response.startswith(b"HTTP/1.1 400 ") and b'"error"' in response)
+        assert str(LIMIT) in check_refusal(response, 431)["message"]
+    assert re.search(r"^req_\w{24} GET /(health|a{199}) 431 \d+\.\d ms$", logged(response, caplog))
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_head_within_limit_served_in_any_segments(port: int, pieces: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        send_in(pieces, GET + b"x: " + b"y" * (LIMIT - len(GET) - 7) + b"\r\n\r\n", connection)
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def logged(response: bytes, caplog: pytest.LogCaptureFixture) -> str:
+    """The line of this response in the access log, which has one line for each."""
+    found = re.search(rb"x-request-id: (\S+)", response)
+    assert found is not None
+    [line] = [record.getMessage() for record in caplog.records if found[1].decode() in record.getMessage()]
+    assert len([record for record in caplog.records if record.name == "sana.access"]) == 1
+    return line
+
+
+REFUSALS = {
+    "no HTTP": (b"\x16\x03\x01\x02\r\n\r\n", "- - 400"),
+    "no host": (b"GET /health?key HTTP/1.1\r\n\r\n", "GET /health 400"),
+    "slow": (b"PUT /x HTTP/1.1\r\nhost:", "PUT /x 408"),
+    "nothing": (b"", "- - 408"),
+    "chunks": (POST + b"x-request-id: mine\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "mine POST /v1/images/"),
+}
+
+
+@pytest.mark.parametrize(("sent", "line"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal_by_parser_has_one_log_line(
+    port: int, caplog: pytest.LogCaptureFixture, sent: bytes, line: str
+) -> None:
+    with caplog.at_level("INFO", "sana.access"):
+        response = exchange(port, sent)
+        metrics = exchange(port, b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    caplog.records[:] = [record for record in caplog.records if "/metrics" not in record.getMessage()]
+    assert line in logged(response, caplog)
+    assert b'sana_http_responses_total{route="unknown",status="%b"} 1.0' % response[9:12] in metrics
 
 
 def test_accepted_connections_set_nodelay() -> None:
