@@ -1,4 +1,4 @@
-"""`sana serve`: the socket, uvicorn, and an orderly stop.
+"""`sana serve`: the sockets, uvicorn, and an orderly stop.
 
 The first signal starts the stop: /ready is 503 at once, new requests get 503, and accepted ones finish. The server
 listens until they have, and for --drain-seconds at least, so that a balancer reads 503 instead of "connection refused".
@@ -9,30 +9,24 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Generator
 from types import FrameType
 
 import uvicorn
 
-from engine import STOP_SIGNALS, ModelInfo, SanaError
+from engine import STOP_SIGNALS, ModelInfo
 
 from .app import create_app
+from .listening import listen, url_of
 from .protocol import JSONH11Protocol
 from .settings import ServerConfig
 
 log = logging.getLogger("sana.serving")
 SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
-MAX_PORT = 65535
 REPEAT_SECONDS = 1.0
 """Time after a signal in which others belong to it: a supervisor passes on what the whole group has received."""
 ABORT_SECONDS, EXIT_SECONDS = 0.3, 5.0  # after a second signal: until connections are aborted, and until the exit
-STALLED_SECONDS = 60  # after which the kernel drops a client that does not acknowledge what it was sent
-
-
-class ListenError(SanaError):
-    """The server cannot listen on the address."""
 
 
 class Server(uvicorn.Server):
@@ -41,9 +35,9 @@ class Server(uvicorn.Server):
     A second signal stops it at once, with the status that a shell reports for the signal.
     """
 
-    def __init__(self, config: ServerConfig, url: str) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         self.app = create_app(config, self.announce)
-        self.url = url
+        self.url = ""
         self.grace_seconds, self.drain_seconds = config.grace_seconds, config.drain_seconds
         self.failure: BaseException | None = None
         self.status = 0
@@ -127,31 +121,12 @@ def run_server(config: ServerConfig) -> int:
 
     Raises SanaError when it cannot listen or the model cannot be loaded.
     """
-    listener = listen(config.host, config.port)
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server = Server(config)
+    listeners = listen(config.host, config.port)
+    server.url = url_of(listeners)
     # Below ERROR, uvicorn only repeats what the access log says.
     logging.getLogger("uvicorn").setLevel(max(logging.ERROR, logging.getLogger().level))
-    server = Server(config, url)
-    asyncio.run(server.serve(sockets=[listener]))
+    asyncio.run(server.serve(sockets=listeners))
     if server.failure is not None:
         raise server.failure
     return server.status
-
-
-def listen(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= MAX_PORT:
-        raise ListenError(f"cannot listen on port {port}; --port must be 0 (a free one) to {MAX_PORT}")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:  # UnicodeError: the host is not a valid name
-        number = getattr(error, "errno", None) or 0  # above 0 the system's message is shorter than Python's
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)
-        raise ListenError(f"cannot listen on {host}:{port}: {reason}; choose another with --host and --port") from None
-    # Connections inherit the option. asyncio sets it only on sockets created with an explicit protocol, and without it
-    # a client that delays acknowledgements waits 40 ms for every response that is written as head and body.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
-    return listener
