@@ -21,6 +21,8 @@ from .http_errors import RequestError, error_response
 from .limits import Limits
 from .methods import HeadAsGet, JSONCORSMiddleware
 from .metrics import Metrics
+from .origins import parse_origins
+from .paths import NormalPaths
 from .routes import files, images, models, operations, playground
 from .s3_store import S3Store
 from .schemas import ErrorResponse
@@ -92,12 +94,14 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     if config.cors_origins:
         app.add_middleware(
             JSONCORSMiddleware,
-            allow_origins=config.cors_origins,
+            allow_origins=parse_origins(config.cors_origins),
+            allow_private_network=True,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(HeadAsGet)
+    app.add_middleware(NormalPaths)
     app.add_middleware(AccessLog)
     return app
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
+from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType, UnsupportedEncoding
 
 DRAINED_BODIES = 16
 """Times the limit that a too large body is still read, and dropped: a client that is sending reads no response."""
@@ -16,12 +16,15 @@ BODY_SECONDS = 30.0  # a prompt is small: a slower client only holds the connect
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
     """The body as a dict, without its null entries, which mean "absent".
 
-    Raises UnsupportedContentType, BodyTooLarge, RequestTooSlow or InvalidBody.
+    Raises UnsupportedContentType, UnsupportedEncoding, BodyTooLarge, RequestTooSlow or InvalidBody.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         message = f"Content-Type must be application/json, got {content_type or 'none'}"
         raise UnsupportedContentType(message)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding(f"the body must not be compressed, got Content-Encoding {encoding[:40]}")
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await read_body(request, limit)

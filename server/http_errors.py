@@ -5,6 +5,7 @@ The server adds these errors to the engine's (engine/errors.py):
 RequestError
     InvalidBody                 the body is not a JSON object
     UnsupportedContentType      the content type is not JSON
+    UnsupportedEncoding         the body is compressed
     BodyTooLarge                the body exceeds the limit
     HeadTooLarge                the request line and headers exceed the limit
     RequestTooSlow              the request did not arrive in time
@@ -67,6 +68,12 @@ class UnsupportedContentType(RequestError):
     """The content type is not JSON."""
 
 
+class UnsupportedEncoding(RequestError):
+    """The body is compressed."""
+
+    headers: ClassVar = {"accept-encoding": "identity"}
+
+
 class OriginNotAllowed(RequestError):
     """The web page, its method or one of its headers is not allowed by --cors-origin."""
 
@@ -123,6 +130,7 @@ TABLE: dict[type[Exception] | int, Kind] = {
     InvalidBody: Kind(400, "invalid_request_error"),
     UnsupportedContentType: Kind(400, "invalid_request_error", "unsupported_content_type"),
     OriginNotAllowed: Kind(400, "invalid_request_error"),
+    UnsupportedEncoding: Kind(415, "invalid_request_error", "unsupported_content_encoding"),
     BodyTooLarge: Kind(413, "invalid_request_error"),
     HeadTooLarge: Kind(431, "invalid_request_error"),
     RequestTooSlow: Kind(408, "invalid_request_error", "request_timeout"),
@@ -153,8 +161,18 @@ def error_response(error: Exception, request: Request) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if kind.retry_after is not None:
         headers["retry-after"] = str(max(math.ceil(getattr(error, "retry_after", kind.retry_after)), 1))
-    where = f": {request.method} {request.url.path}" if isinstance(error, HTTPException) else ""
+    where = ""
+    if isinstance(error, HTTPException):
+        where = f": {request.method} {request.scope['path'][:200]}"
+        if error.status_code == 404:
+            where += f"; set the client's base URL to {base_url(request)}"
     return Response(error_body(error, where), kind.status, headers, media_type="application/json")
+
+
+def base_url(request: Request) -> str:
+    """What a client of this server needs. Not request.base_url, which fails on an invalid Host header."""
+    start = request.app.state.config.public_url or f"{request.scope['scheme']}://{request.headers.get('host', '')}"
+    return f"{start.rstrip('/')}/v1"
 
 
 def error_body(error: Exception, where: str = "") -> bytes:

@@ -5,6 +5,7 @@ import re
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
+from ..caching import unless_unchanged
 from ..file_store import MEDIA_TYPES, DirectoryStore
 from ..http_errors import FileNotFound, RangeNotSatisfiable
 
@@ -19,9 +20,13 @@ async def read_file(name: str, request: Request) -> Response:
     path = store.find(name) if isinstance(store, DirectoryStore) else None
     if path is None or not path.is_file():
         raise FileNotFound("this file does not exist, or its time is over; images are kept for a limited time")
-    keep_single_range(request, path.stat().st_size)
+    stat = path.stat()
     headers = {"cache-control": f"private, max-age={int(store.max_age)}", "x-content-type-options": "nosniff"}
-    return FileResponse(path, media_type=MEDIA_TYPES[path.suffix[1:]], headers=headers)
+    file = FileResponse(path, media_type=MEDIA_TYPES[path.suffix[1:]], headers=headers, stat_result=stat)
+    response = unless_unchanged(file, request)
+    if response is file:  # RFC 9110, 13.2.2: a range counts only then
+        keep_single_range(request, stat.st_size)
+    return response
 
 
 def keep_single_range(request: Request, size: int) -> None:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
+
+from ..caching import unless_unchanged
 
 router = APIRouter(include_in_schema=False)
 STATIC = Path(__file__).parents[1] / "static"
@@ -25,12 +27,14 @@ HEADERS = {
 
 
 @router.get("/")
-async def show_playground() -> FileResponse:
-    return await read_static("index.html")
+async def show_playground(request: Request) -> Response:
+    return await read_static("index.html", request)
 
 
 @router.get("/static/{name}")
-async def read_static(name: str) -> FileResponse:
+async def read_static(name: str, request: Request) -> Response:
     if name not in TYPES:
         raise HTTPException(404)
-    return FileResponse(STATIC / name, media_type=TYPES[name], headers=HEADERS)
+    path = STATIC / name
+    file = FileResponse(path, media_type=TYPES[name], headers=HEADERS, stat_result=path.stat())
+    return unless_unchanged(file, request)

@@ -150,9 +150,13 @@ def test_cors_only_for_allowed_origins() -> None:
             assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
             assert refused.headers["x-request-id"]
             assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
+        private = {**preflight, "access-control-request-private-network": "true"}
+        assert (await client.options("/v1/models", headers=private)).headers["access-control-allow-private-network"]
+        refused = await client.options("/v1/models", headers={**private, "origin": "https://other.example"})
+        assert refused.status_code == 400
 
     run(off)
-    run(on, cors_origins=("https://page.example",))
+    run(on, cors_origins=("HTTPS://Page.example:443/",))
 
 
 def test_tenants_are_key_hashes(tmp_path: Path) -> None:

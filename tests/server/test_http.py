@@ -1,5 +1,6 @@
 """Behaviour common to all routes over real sockets: ids, JSON errors, limits."""
 
+import gzip
 import json
 import re
 import socket
@@ -35,7 +36,6 @@ def check_error(response: httpx.Response, status: int, code: str | None) -> str:
         "/v1/images/variations",
         "/static/x.js",
         "/static/..%2fapp.py",
-        GENERATIONS + "/",
         "/docs",
         "/a%0Ab",
         "/\u00e9",
@@ -101,6 +101,52 @@ def test_wrong_content_type_gets_400(http: httpx.Client, content_type: str | Non
     headers = {} if content_type is None else {"content-type": content_type}
     response = http.post(GENERATIONS, content=b'{"prompt": "a cat"}', headers=headers)
     assert "application/json" in check_error(response, 400, "unsupported_content_type")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "GZIP", "x" * 500])
+def test_compressed_body_gets_415(http: httpx.Client, encoding: str) -> None:
+    headers = {**JSON, "content-encoding": encoding}
+    response = http.post(GENERATIONS, content=gzip.compress(b'{"prompt": "a cat"}'), headers=headers)
+    message = check_error(response, 415, "unsupported_content_encoding")
+    assert f"Content-Encoding {encoding.lower()[:40]}" in message
+    assert response.headers["accept-encoding"] == "identity"
+
+
+def test_identity_encoding_accepted(http: httpx.Client) -> None:
+    response = http.post(GENERATIONS, content=b"[]", headers={**JSON, "content-encoding": "identity"})
+    assert "JSON object" in check_error(response, 400, None)
+
+
+@pytest.fixture(scope="module")
+def file_path(http: httpx.Client) -> str:
+    body = {"prompt": "a cat", "size": "256x256", "num_inference_steps": 1, "response_format": "url"}
+    return urlsplit(http.post(GENERATIONS, json=body).json()["data"][0]["url"]).path
+
+
+@pytest.mark.parametrize("path", ["", "/", "/static/style.css", "/static/script.js"])
+def test_file_unchanged_gets_304(http: httpx.Client, file_path: str, path: str) -> None:
+    path = path or file_path
+    whole = http.get(path)
+    etag, date = whole.headers["etag"], whole.headers["last-modified"]
+    for fields in (
+        {"if-none-match": etag},
+        {"if-none-match": f'"other", W/{etag}'},
+        {"if-none-match": "*"},
+        {"if-modified-since": date},
+        {"if-none-match": etag, "range": "bytes=99999999-"},
+    ):
+        answer = http.get(path, headers=fields)
+        assert (answer.status_code, answer.content) == (304, b""), fields
+        assert answer.headers["etag"] == etag
+        assert answer.headers["cache-control"] == whole.headers["cache-control"]
+    assert http.head(path, headers={"if-none-match": etag}).status_code == 304
+    for fields in (
+        {"if-none-match": '"other"'},
+        {"if-none-match": '"other"', "if-modified-since": date},
+        {"if-modified-since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"if-modified-since": "yesterday"},
+    ):
+        assert http.get(path, headers=fields).content == whole.content, fields
 
 
 def test_too_large_body_gets_413(http: httpx.Client) -> None:
