@@ -43,6 +43,7 @@ class AccessLog:
                 headers = MutableHeaders(scope=message)
                 headers.update(getattr(request.state, "limit_headers", {}))
                 headers["x-request-id"] = request_id
+                request.state.chunked = status == 200 and "content-length" not in headers  # see server/half_close.py
                 if scope["app"].state.engine.draining:
                     headers["connection"] = "close"  # so that no request is sent on it after the stop
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - started)))

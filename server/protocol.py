@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import h11
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import body
 from .access import choose_id, log_response
+from .half_close import HalfCloseProtocol
 from .http_errors import InvalidBody, RequestTooSlow, error_body, kind_of
 from .http_parser import StrictConnection, request_line
 
@@ -20,7 +20,7 @@ LINGER_SECONDS = 2.0
 """Time in which the rest of a refused request is read and dropped: closing before would discard the response."""
 
 
-class JSONH11Protocol(H11Protocol):
+class JSONH11Protocol(HalfCloseProtocol):
     """Answers input that is not HTTP with a JSON error and an id, and closes connections that are too slow."""
 
     awaited: str = ""

@@ -29,6 +29,8 @@ OVERRIDDEN = [
     (protocol.JSONH11Protocol, H11Protocol, "connection_made"),
     (protocol.JSONH11Protocol, H11Protocol, "data_received"),
     (protocol.JSONH11Protocol, H11Protocol, "connection_lost"),
+    (protocol.JSONH11Protocol, H11Protocol, "eof_received"),
+    (protocol.JSONH11Protocol, H11Protocol, "on_response_complete"),
     (protocol.JSONH11Protocol, H11Protocol, "_should_upgrade"),
     (protocol.JSONH11Protocol, H11Protocol, "send_400_response"),
     (serving.Server, uvicorn.Server, "capture_signals"),
