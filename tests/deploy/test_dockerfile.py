@@ -10,6 +10,8 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
+from server.settings import ServerConfig
+
 from ..commands import help_of
 from .dockerfile import (
     DOCKERFILE,
@@ -96,6 +98,7 @@ def test_compose_service_matches_image() -> None:
     compose = ROOT / "deploy" / "compose.yaml"
     service = yaml.safe_load(compose.read_text())["services"]["sana"]
     assert (compose.parent / service["build"] / "Dockerfile").is_file()
+    assert int(service["stop_grace_period"].removesuffix("s")) > ServerConfig.grace_seconds
     assert [port.rpartition(":")[2] for port in service["ports"]] == values("EXPOSE")
     assert [volume.rpartition(":")[2] for volume in service["volumes"]] == values("VOLUME")
 
