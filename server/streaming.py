@@ -1,5 +1,8 @@
 """`stream=true`: server-sent events with OpenAI's names. Progress and heartbeats are comments, which clients skip.
 
+A comment ends with one newline and stands before the lines of the next event: a blank line after it would make readers
+that split at blank lines (openai-go before 3.43, @microsoft/fetch-event-source) parse an empty event.
+
 Why not sse-starlette (3.7): it formats an event as one string, so an image of 40 MB in base64 would be split into lines
 on the event loop; given bytes in pieces instead, it may send a ping between two pieces, inside the event. It replaces
 uvicorn's exit handler when imported and ends streams at SIGTERM, where this server lets accepted requests finish.
@@ -66,7 +69,7 @@ class EventStream(StreamingResponse):
         while True:
             await asyncio.wait((self.next_event,), timeout=HEARTBEAT_SECONDS)
             if not self.next_event.done():
-                yield b": still generating\n\n"
+                yield b": still generating\n"
                 continue
             try:
                 event = self.next_event.result()
@@ -79,7 +82,7 @@ class EventStream(StreamingResponse):
                 return
             self.next_event = asyncio.ensure_future(anext(self.events))
             if isinstance(event, Progress):
-                yield f": image {event.image_index} step {event.step}/{event.steps}\n\n".encode()
+                yield f": image {event.image_index} step {event.step}/{event.steps}\n".encode()
             elif isinstance(event, Preview):
                 async for piece in event_pieces(describe_preview(self.params, self.model, event), event.image):
                     yield piece

@@ -8,12 +8,11 @@ export async function* serverSentEvents(response) {
     if (done) return;
     text += value;
     if (!value.includes("\n")) continue; // a large image arrives in many parts
-    const blocks = text.split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const line = block.split("\n").find((one) => one.startsWith("data: "));
-      if (line) yield JSON.parse(line.slice(6));
-      else yield { type: "comment", text: block };
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      if (line.startsWith("data: ")) yield JSON.parse(line.slice(6)); // every event has one line of data
+      else if (line.startsWith(":")) yield { type: "comment", text: line };
     }
   }
 }

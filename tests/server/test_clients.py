@@ -86,6 +86,34 @@ def test_node_client_errors_models_and_ids(server: LiveServer, tmp_path: Path) -
     run(tmp_path, NODE_ERRORS, server, "node", "--input-type=module", "-e")
 
 
+FETCH_EVENT_SOURCE = """
+import { fetchEventSource } from "@microsoft/fetch-event-source";
+Object.assign(globalThis, { window: globalThis, document: { addEventListener() {}, removeEventListener() {} } });
+const types = [];
+await fetchEventSource("http://127.0.0.1:8000/v1/images/generations", {
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: JSON.stringify({ prompt: "a", size: "64x64", num_inference_steps: 4, n: 2, stream: true, partial_images: 1 }),
+  openWhenHidden: true,
+  onopen: async (response) => { if (response.status !== 200) throw new Error(await response.text()); },
+  onmessage: (message) => { types.push(JSON.parse(message.data).type); },
+  onclose: () => {},
+  onerror: (error) => { throw error; },
+});
+const count = (end) => types.filter((type) => type.endsWith(end)).length;
+if (types.length !== 4 || count("partial_image") !== 2 || count("completed") !== 2) throw new Error(types.join());
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+@pytest.mark.skipif(
+    not (NODE / "node_modules" / "@microsoft" / "fetch-event-source").is_dir(), reason="needs npm ci in tests/clients"
+)
+def test_fetch_event_source_gets_only_events(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+    run(tmp_path, FETCH_EVENT_SOURCE, server, "node", "--input-type=module", "-e")
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_docs_curl_command(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("curl", "sh")[0], server, "bash", "-euc")

@@ -26,13 +26,12 @@ def stream(http: httpx.Client, **fields: Any) -> tuple[list[Block], list[str], h
         assert response.status_code == 200
         text = "".join(response.iter_text())
     assert text.endswith("\n\n")
-    blocks = text[:-2].split("\n\n")
-    comments = [block for block in blocks if block.startswith(":")]
-    events = []
-    for block in blocks:
-        if block not in comments:
-            name, data = block.split("\n")
-            events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    comments, events = [], []
+    for block in text[:-2].split("\n\n"):  # as hand-written readers do, which require data in every block
+        *before, name, data = block.split("\n")
+        assert all(line.startswith(": ") for line in before)
+        comments += before
+        events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     return events, comments, response.headers
 
 
@@ -177,10 +176,14 @@ async def read_lines(source: Failing, seconds: float) -> list[bytes]:
     return lines
 
 
-def test_late_error_is_stream_event() -> None:
+@pytest.mark.parametrize("heartbeat", [15.0, 0.02], ids=["alone", "after heartbeats"])
+def test_late_error_is_stream_event(heartbeat: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", heartbeat)
     source = Failing(GenerationFailed("the device fell over"))
     text = b"".join(asyncio.run(read_lines(source, 60))).decode()
-    name, data = text.strip().splitlines()
+    [block] = text.removesuffix("\n\n").split("\n\n")
+    *comments, name, data = block.split("\n")
+    assert set(comments) == (set() if heartbeat > 1 else {": still generating"})
     assert name == "event: error"
     error = json.loads(data.removeprefix("data: "))
     assert error["type"] == "error"
@@ -197,5 +200,6 @@ def test_heartbeats_until_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.1)
     source = Failing(None)
     lines = asyncio.run(read_lines(source, 0.8))
-    assert lines.count(b": still generating\n\n") >= 2
+    assert lines.count(b": still generating\n") >= 2
+    assert b"\n\n" not in b"".join(lines)
     assert source.closed
