@@ -58,8 +58,9 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
         engine: EngineClient = app.state.engine
         loading = asyncio.create_task(load(engine, config))
         loading.add_done_callback(loaded)
-        with tempfile.TemporaryDirectory(prefix="sana-files-") as scratch:
-            app.state.files = open_store(config, Path(scratch))
+        with tempfile.TemporaryDirectory(prefix="sana-files-", ignore_cleanup_errors=True) as scratch:
+            if config.files is None:
+                app.state.files = DirectoryStore(Path(scratch), config.files_max_bytes, config.files_max_age)
             sweeping = asyncio.create_task(sweep_forever(app.state.files))
             try:
                 yield
@@ -79,6 +80,8 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
         responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
     )
     app.state.config = config
+    if config.files is not None:
+        app.state.files = open_store(config.files, config)
     app.state.metrics = Metrics()
     app.state.engine = EngineClient(config.engine, on_step=app.state.metrics.observe_step)
     app.state.metrics.watch(app.state.engine)
@@ -114,11 +117,11 @@ async def load(engine: EngineClient, config: ServerConfig) -> ModelInfo:
     return model
 
 
-def open_store(config: ServerConfig, scratch: Path) -> FileStore:
-    if config.files is not None and config.files.startswith("s3://"):
-        return S3Store(config.files, config.files_max_age)
-    folder = Path(config.files) if config.files is not None else scratch
-    return DirectoryStore(folder, config.files_max_bytes, config.files_max_age)
+def open_store(place: str, config: ServerConfig) -> FileStore:
+    """The store of --files. Raises SanaError if it is unusable."""
+    if place.startswith("s3://"):
+        return S3Store(place, config.files_max_age)
+    return DirectoryStore(Path(place), config.files_max_bytes, config.files_max_age)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

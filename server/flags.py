@@ -55,7 +55,11 @@ def serve_flags() -> VariableParser:
     server, engine = ServerConfig, EngineConfig
     add("--host", "address to listen on", server.host)
     add("--port", "TCP port; 0 takes a free one", server.port, type=integer)
-    add("--public-url", "start of the URLs of images", "the host of the request", metavar="URL")
+    url_help = "start of the URLs of images, like https://example.org/sana"
+    add("--public-url", url_help, "the host of the request", metavar="URL")
+    proxy_help = "address or network of a proxy whose X-Forwarded headers count; * trusts all; may be repeated"
+    proxies = {"dest": "trusted_proxies", "action": Repeated, "metavar": "ADDRESS"}
+    add("--trusted-proxy", proxy_help, "this machine", **proxies)
     alias_help = "let clients also request model ID by NAME, like dall-e-3=demo; may be repeated"
     add("--model-alias", alias_help, "none", dest="model_aliases", action=Alias, metavar="NAME=ID")
     add(

@@ -13,6 +13,7 @@ RequestError
     ModelNotFound               the requested model is not the one served
     FileNotFound                the image does not exist, or has expired
     RangeNotSatisfiable         the range begins beyond the end of the image
+    StorageFailed               the image for a URL cannot be stored
     MissingKey                  no API key was sent
     InvalidKey                  the API key is not accepted
     TooManyRequests             the caller exceeds its rate or concurrency
@@ -94,6 +95,12 @@ class RangeNotSatisfiable(RequestError):
         self.headers = {"content-range": f"bytes */{size}"}
 
 
+class StorageFailed(RequestError):
+    """The image for a URL cannot be stored."""
+
+    headers: ClassVar = {"x-should-retry": "false"}  # the official clients would generate the image twice more
+
+
 class MissingKey(RequestError):
     """No API key was sent."""
 
@@ -138,6 +145,7 @@ TABLE: dict[type[Exception] | int, Kind] = {
     InvalidKey: Kind(401, "invalid_request_error", "invalid_api_key"),
     FileNotFound: Kind(404, "invalid_request_error", "file_not_found"),
     RangeNotSatisfiable: Kind(416, "invalid_request_error"),
+    StorageFailed: Kind(507, "server_error", "storage_failed"),
     TooManyRequests: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1),
     ModelNotFound: Kind(404, "invalid_request_error", "model_not_found", "model"),
     404: Kind(404, "invalid_request_error", "unknown_url"),

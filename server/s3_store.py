@@ -30,7 +30,10 @@ class S3Store:
         self.seconds = int(min(max_age, MAX_SIGNED_SECONDS))
         if not self.bucket:
             raise SanaError(f"--files must be s3://BUCKET or s3://BUCKET/PREFIX, got {place!r} without a bucket")
-        self._client = boto3.client("s3")
+        try:
+            self._client = boto3.client("s3")
+        except Exception as error:  # such as ValueError for an endpoint without a scheme
+            raise SanaError(f"cannot use --files {place}: {error}") from None
 
     async def save(self, image: bytes, image_format: ImageFormat) -> str:
         return await asyncio.to_thread(self._save, image, image_format)
@@ -45,4 +48,6 @@ class S3Store:
             self._client.put_object(**where, Body=image, ContentType=MEDIA_TYPES[image_format])
             return str(self._client.generate_presigned_url("get_object", Params=where, ExpiresIn=self.seconds))
         except Exception as error:  # botocore creates its error classes at run time
-            raise OutputError(f"cannot store the image in bucket {self.bucket}: {error}") from error
+            raise OutputError(
+                f"cannot store the image in bucket {self.bucket}: {error}", "the bucket cannot be written"
+            ) from error

@@ -21,6 +21,7 @@ from .app import create_app
 from .listening import listen, url_of
 from .protocol import JSONH11Protocol
 from .settings import ServerConfig
+from .urls import TrustedProxies, check_url, trusted_addresses
 
 log = logging.getLogger("sana.serving")
 SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -45,9 +46,10 @@ class Server(uvicorn.Server):
         self.signalled = 0.0
         super().__init__(
             uvicorn.Config(
-                self.app,
+                TrustedProxies(self.app, trusted_addresses(config.trusted_proxies)),  # type: ignore[arg-type]
                 http=JSONH11Protocol,
                 ws="none",
+                proxy_headers=False,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -121,6 +123,10 @@ def run_server(config: ServerConfig) -> int:
 
     Raises SanaError when it cannot listen or the model cannot be loaded.
     """
+    if config.public_url is not None:
+        check_url("--public-url", config.public_url)
+    if config.otlp_endpoint is not None:
+        check_url("--otlp-endpoint", config.otlp_endpoint)
     server = Server(config)
     listeners = listen(config.host, config.port)
     server.url = url_of(listeners)

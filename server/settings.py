@@ -17,7 +17,9 @@ class ServerConfig:
         engine: settings of the engine process; both processes log by its log_level and log_format.
         host: address to listen on.
         port: TCP port; 0 takes a free one.
-        public_url: start of the URLs of images; None: the host of the request.
+        public_url: start of the URLs of images, which may have a path; None: the host of the request.
+        trusted_proxies: addresses and networks whose X-Forwarded headers count; "*" trusts all; empty: this machine,
+            or what uvicorn's variable FORWARDED_ALLOW_IPS names.
         model_aliases: further names of the model, each with the model's id.
         strict_params: refuse unknown fields of a body with 400 instead of naming them in a header.
         response_format: one of RESPONSE_FORMATS, used when the request does not choose one.
@@ -41,6 +43,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str | None = None
+    trusted_proxies: Sequence[str] = ()
     model_aliases: Mapping[str, str] = field(default_factory=dict)
     strict_params: bool = False
     response_format: str = "b64_json"

@@ -1,5 +1,6 @@
 """Atomic writes: a file is complete or absent, even if writing fails or is interrupted."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -8,7 +9,11 @@ from engine import SanaError
 
 
 class OutputError(SanaError):
-    """The image cannot be written to its destination."""
+    """The image cannot be written to its destination. `reason` says why without naming paths: clients may read it."""
+
+    def __init__(self, message: str, reason: str = "see the server's log") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def check_writable(path: Path) -> None:
@@ -39,9 +44,10 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        raise OutputError(f"cannot write {path}: {error.strerror}", str(error.strerror)) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is gone or read-only must not hide the error above
+            part.unlink()
 
 
 def temporary_path(path: Path) -> Path:

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import fields
-from urllib.parse import urljoin
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
@@ -19,12 +18,14 @@ from engine import EngineClient, Event, Finished, GenerationParams, ModelInfo, R
 from ..auth import limit
 from ..body import read_json
 from ..file_store import FileStore
+from ..http_errors import StorageFailed
 from ..observe import observe
 from ..request_params import resolve_params
 from ..responses import describe_images, json_length, json_pieces
 from ..schemas import ImageGenerationRequest, ImagesResponse, parse_generation
 from ..settings import ServerConfig
 from ..streaming import EventStream
+from ..writing import OutputError
 from .models import served_model
 
 log = logging.getLogger("sana.images")
@@ -108,10 +109,20 @@ async def wait_for_disconnect(request: Request) -> None:
 
 
 async def store_images(images: list[Finished], params: GenerationParams, request: Request) -> list[str]:
-    """Absolute URLs of the stored images: on the public URL or the request's host, unless the store has its own."""
+    """Absolute URLs of the stored images: below the public URL or the request's host, unless the store has its own.
+
+    Raises StorageFailed.
+    """
     files: FileStore = request.app.state.files
-    saved = [await files.save(image.image, params.output_format) for image in images]
-    return [urljoin(request.app.state.config.public_url or str(request.base_url), url) for url in saved]
+    try:
+        saved = [await files.save(image.image, params.output_format) for image in images]
+    except OutputError as error:
+        request_id = request.state.request_id
+        log.error("%s %s", request_id, error, extra={"request_id": request_id})
+        message = f"the image cannot be stored for a URL: {error.reason}; response_format b64_json needs no storage"
+        raise StorageFailed(message) from error
+    base = (request.app.state.config.public_url or str(request.base_url)).rstrip("/")
+    return [base + url if url.startswith("/") else url for url in saved]
 
 
 def header_names(names: list[str]) -> str:

@@ -1,8 +1,13 @@
 """The folder of images, and reading from it over HTTP, without an engine."""
 
 import asyncio
+import contextlib
+import itertools
 import os
+import shutil
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,6 +19,7 @@ from server.file_store import NAME, DirectoryStore
 from server.settings import ServerConfig
 from server.writing import OutputError
 
+from .live import LiveServer
 from .routes.test_operations import asgi_client
 
 IMAGE = bytes(range(256)) * 4
@@ -140,3 +146,122 @@ def test_unusable_folder_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot keep files"):
         DirectoryStore(tmp_path / "file", 1, 1)
+
+
+def test_shared_folder_served_by_both_servers(store: DirectoryStore) -> None:
+    other = DirectoryStore(store.folder, store.max_bytes, store.max_age)
+    path = save(store)
+    assert read(other, path).content == IMAGE
+    os.utime(store.folder / path.removeprefix("/files/"), (0, 0))
+    assert [read(one, path).status_code for one in (store, other)] == [404, 404]
+
+
+def test_shared_folder_bounded_across_servers(store: DirectoryStore) -> None:
+    other = DirectoryStore(store.folder, store.max_bytes, store.max_age)
+    paths = [save(one) for _ in range(5) for one in (store, other)]
+    for one in (store, other):
+        asyncio.run(one.sweep())
+        assert one.total_bytes == sum(file.stat().st_size for file in store.folder.iterdir()) == store.max_bytes
+    assert [read(other, path).status_code for path in paths] == [404] * 6 + [200] * 4
+
+
+def test_file_deleted_by_another_server_is_no_error(store: DirectoryStore) -> None:
+    path = save(store)
+    (store.folder / path.removeprefix("/files/")).unlink()
+    assert read(store, path).status_code == 404
+    asyncio.run(store.sweep())
+    assert store.total_bytes == 0
+
+
+def test_deleted_folder_made_again(store: DirectoryStore) -> None:
+    save(store)
+    shutil.rmtree(store.folder)
+    with contextlib.suppress(OutputError):  # unless the folder is scanned before it
+        save(store)
+    assert read(store, save(store)).content == IMAGE
+
+
+def test_unfinished_file_of_killed_server_deleted(store: DirectoryStore) -> None:
+    old, new = (store.folder / f".sana-{digit * 16}.part" for digit in "ab")
+    for part in (old, new):
+        part.touch()
+    os.utime(old, (0, 0))
+    asyncio.run(store.sweep())
+    assert list(store.folder.iterdir()) == [new]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on a file system of 256 KiB."""
+    folder = tmp_path_factory.mktemp("disk")
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=60", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs permission to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def disk_server(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with LiveServer(tmp_path_factory.mktemp("log") / "log", "--files", str(disk / "files")) as server:
+        yield server
+
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "filler").open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+
+
+def write_protect(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+def replace_by_file(disk: Path) -> None:
+    shutil.rmtree(disk / "files")
+    (disk / "files").touch()
+
+
+def use_up_inodes(disk: Path) -> None:
+    (disk / "fillers").mkdir()
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (disk / "fillers" / str(number)).touch()
+
+
+@pytest.mark.parametrize(
+    ("break_disk", "reason"),
+    [
+        (fill, "No space left on device"),
+        (write_protect, "Read-only file system"),
+        (replace_by_file, ""),  # "Not a directory", or "File exists" once the folder has been scanned
+        (use_up_inodes, "No space left on device"),
+    ],
+)
+def test_storage_fault_gets_507_with_reason(
+    disk_server: LiveServer, disk: Path, break_disk: Callable[[Path], None], reason: str
+) -> None:
+    body = {"prompt": "a", "size": "64x64", "num_inference_steps": 1, "response_format": "url"}
+    url = f"{disk_server.url}/v1/images/generations"
+    break_disk(disk)
+    try:
+        response = httpx.post(url, json=body, headers={"x-request-id": break_disk.__name__}, timeout=120)
+        assert (response.status_code, response.headers["x-should-retry"]) == (507, "false")
+        error = response.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "storage_failed")
+        assert reason in error["message"]
+        assert str(disk) not in error["message"]
+        assert httpx.get(f"{disk_server.url}/ready").status_code == 200
+        log = disk_server.logged(f"{break_disk.__name__} cannot ")
+        assert f"{break_disk.__name__} POST /v1/images/generations 507" in log
+        if (disk / "files").is_dir():
+            assert not list((disk / "files").glob(".*"))
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        (disk / "filler").unlink(missing_ok=True)
+        shutil.rmtree(disk / "fillers", ignore_errors=True)
+        if (disk / "files").is_file():
+            (disk / "files").unlink()
+    mended = httpx.post(url, json=body, timeout=120)
+    assert httpx.get(mended.json()["data"][0]["url"]).status_code == 200

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -45,7 +44,7 @@ def seconds_valid(url: str) -> float:
 
 @pytest.mark.parametrize("place", ["s3://images", "s3://images/a/b/"])
 def test_s3_image_fetched_by_signed_url(endpoint: str, place: str) -> None:
-    store = open_store(ServerConfig(EngineConfig(), files=place, files_max_age=600), Path())
+    store = open_store(place, ServerConfig(EngineConfig(), files_max_age=600))
     assert isinstance(store, S3Store)
     url = asyncio.run(store.save(b"webp", "webp"))
     assert url.startswith(f"{endpoint}/images/" + place.removeprefix("s3://images").strip("/"))

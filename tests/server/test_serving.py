@@ -36,6 +36,38 @@ def test_invalid_address_is_one_line(host: str, port: int, words: str, capsys: p
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--files FILE", "cannot keep files in FOLDER/file: "),
+        ("--files FILE/below", "cannot keep files in FOLDER/file/below: "),
+        ("--files /proc/sana", "cannot keep files in /proc/sana: "),
+        ("--files s3://", "without a bucket"),
+        ("--files s3:///prefix", "without a bucket"),
+        ("--api-key-file FOLDER/absent", "cannot read the API key file: "),
+        ("--api-key-file FOLDER", "cannot read the API key file: "),
+        ("--api-key-file FILE", "must hold at least one API key"),
+        ("--api-key-file BINARY", "cannot read the API key file: "),
+        ("--public-url example.org/sana", "did you mean https://example.org/sana?"),
+        ("--public-url https://", "--public-url must be like https://example.org"),
+        ("--otlp-endpoint 127.0.0.1:4318", "--otlp-endpoint must be like https://example.org"),
+        ("--otlp-endpoint grpc://127.0.0.1:4317", "--otlp-endpoint must be like https://example.org"),
+        ("--trusted-proxy nginx", "--trusted-proxy must be an address like 10.0.0.7"),
+    ],
+)
+def test_bad_start_value_is_one_line(
+    flags: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, path in {"FILE": tmp_path / "file", "BINARY": tmp_path / "binary", "FOLDER": tmp_path}.items():
+        flags, words = flags.replace(name, str(path)), words.replace(name, str(path))
+    assert main(["serve", "--port", "0", *flags.split()]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("sana: ")
+    assert words in line
+
+
 def test_missing_model_is_one_line(tmp_path: Path) -> None:
     ended = run_sana("serve", "--port", "0", "--devices", "cpu", "--model", str(tmp_path / "absent"))
     assert ended.returncode == 1
