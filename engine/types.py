@@ -109,11 +109,17 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Preview(Event):
-    """Unfinished image `image_index`, as a file in the requested format; `preview_index` counts from 0."""
+    """Unfinished image `image_index`, as a file in the requested format; `preview_index` counts from 0.
+
+    Args:
+        width: pixels, like height: a preview of a large image is reduced.
+    """
 
     image_index: int
     preview_index: int
     image: bytes = field(repr=False)
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def describe_preview(params: GenerationParams, model: ModelInfo, preview: Previe
         partial_image_index=preview.preview_index,
         image_index=preview.image_index,
         created_at=int(time.time()),
-        **echo(params, model),
+        **{**echo(params, model), "size": f"{preview.width}x{preview.height}"},
     )
 
 

@@ -22,7 +22,7 @@ from ..params import check_params
 from ..stats import Forwards, StepReport
 from ..types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
 from .faults import is_fatal, is_out_of_memory, user_error
-from .image_files import encode_image
+from .image_files import encode_image, encode_preview
 from .image_task import Batch, ImageTask, Phase
 from .memory import memory_model, prompt_cache_bytes
 from .runner import ModelRunner, require_state
@@ -184,14 +184,15 @@ class EngineCore:
             decoded_image = pixels()
             decoded = time.monotonic()
             self.report(Batch(Phase.DECODE, (task,)), decoded - started, self.runner.decode_forwards(task))
-            image = encode_image(decoded_image, task.params, task.seed, self.model.id)
             event: Event
             if preview is None:
+                image = encode_image(decoded_image, task.params, task.seed, self.model.id)
                 timings = task.timings(decoded)
                 tokens = require_state(task).text_tokens
                 event = Finished(task.request_id, task.image_index, task.seed, image, timings, tokens)
             else:
-                event = Preview(task.request_id, task.image_index, preview, image)
+                file, width, height = encode_preview(decoded_image, task.params, task.seed, self.model.id)
+                event = Preview(task.request_id, task.image_index, preview, file, width, height)
         except Exception as error:
             fields = request_fields(task.request_id)
             log.error("image %d of %s failed", task.image_index, task.request_id, exc_info=error, extra=fields)
