@@ -111,9 +111,9 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
 
 async def load(engine: EngineClient, config: ServerConfig) -> ModelInfo:
     model = await engine.start()
-    for alias, target in config.model_aliases.items():
-        if target != model.id:
-            raise AliasError(f"--model-alias {alias} must refer to the served model '{model.id}', got '{target}'")
+    for name, alias in config.model_aliases.items():
+        if alias.model not in ("", model.id):
+            raise AliasError(f"--model-alias {name} must refer to the served model '{model.id}', got '{alias.model}'")
     return model
 
 

@@ -84,14 +84,21 @@ async def authorize(request: Request) -> None:
         return
     address = client_address(request)
     limits.check_guesses(address)
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
+    key = sent_key(request)
+    if not key:
         raise MissingKey("You didn't provide an API key; send the header Authorization: Bearer YOUR_KEY.")
-    tenant = keys.tenant(key.strip())
+    tenant = keys.tenant(key)
     if tenant is None:
         limits.count_guess(address)
         raise InvalidKey("Incorrect API key provided.")
     request.state.tenant = tenant
+
+
+def sent_key(request: Request) -> str:
+    """The key of the header Authorization, or of api-key, which Azure's clients send; "" if there is none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    key = key.strip() if scheme.lower() == "bearer" else ""
+    return key or request.headers.get("api-key", "").strip()
 
 
 async def limit(request: Request) -> AsyncGenerator[None]:

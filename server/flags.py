@@ -8,7 +8,7 @@ from typing import Any
 from engine import DTYPES, LOG_FORMATS, LOG_LEVELS, QUANTIZATIONS, EngineConfig
 
 from .environment import Repeated, VariableParser
-from .settings import RESPONSE_FORMATS, ServerConfig
+from .settings import RESPONSE_FORMATS, ModelAlias, ServerConfig
 
 
 def add_model_flags(command: argparse.ArgumentParser) -> None:
@@ -60,7 +60,8 @@ def serve_flags() -> VariableParser:
     proxy_help = "address or network of a proxy whose X-Forwarded headers count; * trusts all; may be repeated"
     proxies = {"dest": "trusted_proxies", "action": Repeated, "metavar": "ADDRESS"}
     add("--trusted-proxy", proxy_help, "this machine", **proxies)
-    alias_help = "let clients also request model ID by NAME, like dall-e-3=demo; may be repeated"
+    alias_help = "let clients also request model ID by NAME, like dall-e-3=demo, or dall-e-3=demo:url to send it URLs "
+    alias_help += "by default; * stands for any name; may be repeated"
     add("--model-alias", alias_help, "none", dest="model_aliases", action=Alias, metavar="NAME=ID")
     add(
         "--strict-params", "refuse unknown fields instead of ignoring them", "no", action=argparse.BooleanOptionalAction
@@ -126,12 +127,15 @@ def number(text: str) -> float:
 
 
 class Alias(Repeated):
-    """A flag of the form NAME=ID that may be repeated; its values are collected in a dict."""
+    """A flag of the form NAME=ID or NAME=ID:FORMAT, or * alone; may be repeated, and its values make a dict."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         name, _, model = values.partition("=")
-        if not name or not model:
-            raise argparse.ArgumentError(self, f"must be NAME=ID, like dall-e-3=demo, got {values!r}")
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), name: model})
+        before, _, response_format = model.rpartition(":")
+        alias = ModelAlias(before, response_format) if response_format in RESPONSE_FORMATS else ModelAlias(model)
+        if values != "*" and not (name and alias.model):
+            message = f"must be NAME=ID, like dall-e-3=demo, or NAME=ID:FORMAT, got {values!r}"
+            raise argparse.ArgumentError(self, message)
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), name: alias})

@@ -58,6 +58,7 @@ class ImageGenerationRequest(BaseModel):
     complexity: Literal["low", "medium", "high"] | None = None
     user: str | None = None
     safety_identifier: str | None = None
+    max_tokens: int | None = None  # of chat; LiteLLM's health check adds it
 
 
 class TokenDetails(BaseModel):

@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from engine import EngineConfig
 
 RESPONSE_FORMATS = ("b64_json", "url")
+
+
+class ModelAlias(NamedTuple):
+    """A further name of the model: the model's id ("" for whichever is served), and its own default format."""
+
+    model: str
+    response_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class ServerConfig:
         public_url: start of the URLs of images, which may have a path; None: the host of the request.
         trusted_proxies: addresses and networks whose X-Forwarded headers count; "*" trusts all; empty: this machine,
             or what uvicorn's variable FORWARDED_ALLOW_IPS names.
-        model_aliases: further names of the model, each with the model's id.
+        model_aliases: further names of the model; "*" stands for any name.
         strict_params: refuse unknown fields of a body with 400 instead of naming them in a header.
         response_format: one of RESPONSE_FORMATS, used when the request does not choose one.
         files: folder, or s3://BUCKET/PREFIX, of images fetched by URL; None: a temporary folder.
@@ -44,7 +52,7 @@ class ServerConfig:
     port: int = 8000
     public_url: str | None = None
     trusted_proxies: Sequence[str] = ()
-    model_aliases: Mapping[str, str] = field(default_factory=dict)
+    model_aliases: Mapping[str, ModelAlias] = field(default_factory=dict)
     strict_params: bool = False
     response_format: str = "b64_json"
     files: str | None = None

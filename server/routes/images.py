@@ -1,4 +1,7 @@
-"""POST /v1/images/generations: from the request body to the engine's events, and from them to OpenAI's response."""
+"""POST /v1/images/generations: from the request body to the engine's events, and from them to OpenAI's response.
+
+Azure's clients send the same requests below /openai.
+"""
 
 import asyncio
 import contextlib
@@ -26,7 +29,7 @@ from ..schemas import ImageGenerationRequest, ImagesResponse, parse_generation
 from ..settings import ServerConfig
 from ..streaming import EventStream
 from ..writing import OutputError
-from .models import served_model
+from .models import default_format, served_model
 
 log = logging.getLogger("sana.images")
 router = APIRouter()
@@ -38,6 +41,10 @@ BODY_SCHEMA = {"requestBody": {"required": True, "content": {"application/json":
 
 
 @router.post(
+    "/openai/deployments/{deployment:path}/images/generations", include_in_schema=False, dependencies=[Depends(limit)]
+)
+@router.post("/openai/v1/images/generations", include_in_schema=False, dependencies=[Depends(limit)])
+@router.post(
     "/v1/images/generations",
     response_model=ImagesResponse,
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
@@ -48,7 +55,8 @@ async def create_images(request: Request) -> Response:
     started = time.monotonic()
     config: ServerConfig = request.app.state.config
     body, unknown = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
-    model = served_model(request, body.model)
+    model_name = request.path_params.get("deployment", body.model)  # a deployment's name is Azure's name of a model
+    model = served_model(request, model_name)
     params = to_params(body, model, request)
     headers = {}
     if unknown:
@@ -63,7 +71,7 @@ async def create_images(request: Request) -> Response:
         return await EventStream(params, model, events, headers, request.state.request_id).opened()
     images = await collect_while_connected(events, request)
     urls = None
-    if (body.response_format or config.response_format) == "url":
+    if (body.response_format or default_format(request, model_name)) == "url":
         urls = await store_images(images, params, request)
     frame = describe_images(params, model, images, urls, time.monotonic() - started).model_dump_json(exclude_none=True)
     inline = [] if urls else [image.image for image in images]

@@ -29,10 +29,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="session")
 def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server set up by an operator, through its environment. A key may have two concurrent requests."""
+    """A server set up by an operator, through its environment: any model name; two concurrent requests per key."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "keys").write_text(f"{API_KEY}\n")
     variables = {
+        "SANA_MODEL_ALIASES": "* dall-e-2=demo:b64_json dall-e-3=demo",
         "SANA_API_KEYS_FILE": str(folder / "keys"),
         "SANA_RESPONSE_FORMAT": "url",
         "SANA_STRICT_PARAMS": "true",

@@ -78,6 +78,25 @@ def test_right_key_passes_with_any_scheme_case() -> None:
     run(check, api_keys=("other", KEY))
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"api-key": KEY}, 503),
+        ({"api-key": KEY, "authorization": "Basic eDp5"}, 503),
+        ({"api-key": "other", **bearer(KEY)}, 503),
+        ({"api-key": "other"}, 401),
+        ({"api-key": " "}, 401),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/v1/models", "/openai/models", "/openai/v1/models/demo"])
+def test_azure_key_header_accepted(path: str, headers: dict[str, str], status: int) -> None:
+    async def check(client: httpx.AsyncClient) -> None:
+        assert (await client.get(path, headers=headers)).status_code == status
+
+    run(check, api_keys=(KEY,))
+
+
 def test_operator_routes_need_no_key() -> None:
     async def check(client: httpx.AsyncClient) -> None:
         for path, status in (("/health", 200), ("/ready", 503), ("/metrics", 200), ("/", 200)):

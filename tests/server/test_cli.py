@@ -6,7 +6,7 @@ import pytest
 
 from engine import EngineConfig
 from server.cli import build_parser, engine_config, main, settings
-from server.settings import ServerConfig
+from server.settings import ModelAlias, ServerConfig
 
 from .conftest import MODEL
 from .live import run_sana
@@ -39,12 +39,28 @@ def test_repeated_flags_collect_values() -> None:
     flags = "--api-key a --api-key b --model-alias x=m --model-alias y=m --cors-origin https://p --api-key-file k"
     given = settings(build_parser().parse_args(["serve", *flags.split()]), ServerConfig)
     assert given["api_keys"] == ["a", "b"]
-    assert given["model_aliases"] == {"x": "m", "y": "m"}
+    assert given["model_aliases"] == {"x": ModelAlias("m"), "y": ModelAlias("m")}
     assert given["cors_origins"] == ["https://p"]
     assert given["api_key_file"] == Path("k")
 
 
-@pytest.mark.parametrize("alias", ["x", "x=", "=m"])
+@pytest.mark.parametrize(
+    ("text", "name", "alias"),
+    [
+        ("dall-e-3=demo", "dall-e-3", ModelAlias("demo")),
+        ("dall-e-3=demo:url", "dall-e-3", ModelAlias("demo", "url")),
+        ("a=org/name:b64_json", "a", ModelAlias("org/name", "b64_json")),
+        ("a=C:\\models\\sana", "a", ModelAlias("C:\\models\\sana")),
+        ("*", "*", ModelAlias("")),
+        ("*=demo:url", "*", ModelAlias("demo", "url")),
+    ],
+)
+def test_alias_parsed(text: str, name: str, alias: ModelAlias) -> None:
+    args = build_parser().parse_args(["serve", "--model-alias", text])
+    assert settings(args, ServerConfig)["model_aliases"] == {name: alias}
+
+
+@pytest.mark.parametrize("alias", ["x", "x=", "=m", "x=:url", "*:url"])
 def test_alias_without_model_refused(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["serve", "--model-alias", alias])

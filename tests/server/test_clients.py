@@ -1,5 +1,6 @@
 """The programs of docs/clients.md, run as they are written there, and the requests of other clients."""
 
+import asyncio
 import base64
 import re
 import shutil
@@ -10,8 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
+
+from engine import EngineConfig
+from server.app import create_app
+from server.settings import ServerConfig
 
 from .live import ENVIRONMENT, ROOT, LiveServer
+from .routes.test_operations import asgi_client
 
 DOCUMENT = (ROOT / "docs" / "clients.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, flags=re.DOTALL | re.MULTILINE))
@@ -118,6 +125,68 @@ def test_fetch_event_source_gets_only_events(server: LiveServer, tmp_path: Path)
 def test_docs_curl_command(server: LiveServer, tmp_path: Path) -> None:
     run(tmp_path, blocks("curl", "sh")[0], server, "bash", "-euc")
     assert png_files(tmp_path) == ["image.png"]
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="needs Go")
+def test_docs_go_program(server: LiveServer, tmp_path: Path) -> None:
+    program = tmp_path / "main.go"
+    run(tmp_path, blocks("Go", "go")[0], server, "bash", "-euc", f'cat <<< "$0" > {program}; go run {program}')
+    assert png_files(tmp_path) == ["image.png"]
+
+
+@pytest.mark.skipif(shutil.which("javac") is None, reason="needs a JDK")
+def test_docs_java_program(server: LiveServer, tmp_path: Path) -> None:
+    run(tmp_path, blocks("Java", "java")[0], server, "bash", "-euc", 'cat <<< "$0" > Image.java; java Image.java')
+    assert png_files(tmp_path) == ["image.png"]
+
+
+def test_docs_azure_program(guarded_server: LiveServer, tmp_path: Path) -> None:
+    program = blocks("Azure OpenAI", "python")[0].replace('model="demo"', 'model="gpt-image-1"')
+    run(tmp_path, program, guarded_server, sys.executable, "-c")
+    assert png_files(tmp_path) == ["image.png"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/openai/deployments/demo/images/generations?api-version=2024-02-01", 200),
+        ("/openai/deployments/dall-e-3/images/generations", 200),
+        ("/openai/v1/images/generations?api-version=preview", 200),
+        ("/openai/deployments/org/name/images/generations", 404),
+        ("/openai/deployments/images/generations", 404),
+    ],
+)
+def test_azure_paths(http: httpx.Client, path: str, status: int) -> None:
+    body = {"model": "demo", "prompt": "a", "size": "64x64", "num_inference_steps": 1}
+    assert http.post(path, json=body).status_code == status
+
+
+@pytest.mark.parametrize("kind", ["server", "guarded_server"], ids=["lenient", "strict"])
+def test_docs_litellm_config_is_healthy(kind: str, request: pytest.FixtureRequest) -> None:
+    """The proxy's own router and health checks, without its web server. A check adds `max_tokens` to the request."""
+    pytest.importorskip("backoff", reason="needs litellm[proxy]")
+    from litellm import Router
+    from litellm.proxy.health_check import perform_health_check
+
+    url = request.getfixturevalue(kind).url
+    text = blocks("LiteLLM", "yaml")[0].replace("http://127.0.0.1:8000", url).replace("unused", "sk-test")
+    healthy, unhealthy, *_ = asyncio.run(perform_health_check(Router(yaml.safe_load(text)["model_list"]).model_list))
+    assert (len(healthy), unhealthy) == (1, [])
+
+
+def test_docs_llama_swap_waits_for_ready() -> None:
+    from server.cli import build_parser
+
+    model = yaml.safe_load(blocks("llama-swap", "yaml")[0])["models"]["demo"]
+    program, *arguments = model["cmd"].replace("${PORT}", "5800").split()
+    assert program == "sana"
+    assert build_parser().parse_args(arguments).port == 5800
+
+    async def statuses() -> list[int]:  # without lifespan the model never loads
+        async with asgi_client(create_app(ServerConfig(EngineConfig()))) as client:
+            return [(await client.get(path)).status_code for path in ("/health", model["checkEndpoint"])]
+
+    assert asyncio.run(statuses()) == [200, 503]
 
 
 def test_docs_litellm_program(server: LiveServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from engine import EngineConfig
 from server.cli import build_parser, server_config
 from server.environment import SECRETS, Repeated, VariableError
 from server.flags import serve_flags
-from server.settings import ServerConfig
+from server.settings import ModelAlias, ServerConfig
 
 from .live import LiveServer, run_sana
 
@@ -82,7 +82,7 @@ def test_list_variable_separators(text: str) -> None:
     assert config({"SANA_API_KEYS": text}).api_keys == ["a", "b"]
     assert config({"SANA_CORS_ORIGINS": text}).cors_origins == ["a", "b"]
     aliases = text.replace("a", "x=demo").replace("b", "y=demo")
-    assert config({"SANA_MODEL_ALIASES": aliases}).model_aliases == {"x": "demo", "y": "demo"}
+    assert config({"SANA_MODEL_ALIASES": aliases}).model_aliases == {"x": ModelAlias("demo"), "y": ModelAlias("demo")}
 
 
 @pytest.mark.parametrize(("text", "value"), [("True", True), ("1", True), ("FALSE", False), ("0", False)])

@@ -68,3 +68,27 @@ def test_json_log_lines_hold_no_key(guarded_server: LiveServer) -> None:
     [line] = [line for line in lines if line.get("request_id") == "seen-in-the-log"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/models", 200)
     assert len(line["tenant"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [
+        ("demo", "url"),
+        ("", "url"),
+        ("dall-e-3", "url"),
+        ("any/name", "url"),
+        ("dall-e-2", "b64_json"),
+        ("gpt-image-1", "b64_json"),
+        ("gpt-image-2-mini", "b64_json"),
+    ],
+)
+def test_default_format_by_model_name(guarded: openai.OpenAI, model: str, form: str) -> None:
+    extra = {"num_inference_steps": 1, "max_tokens": 10}  # LiteLLM's health check adds max_tokens
+    answer = guarded.images.generate(model=model, prompt="a", size="64x64", extra_body=extra)  # type: ignore[arg-type]
+    assert [name for name in ("url", "b64_json") if getattr(answer.data[0], name)] == [form]  # type: ignore[index]
+    assert answer.model == "demo"  # type: ignore[attr-defined]
+
+
+def test_any_name_is_a_model_but_not_listed(guarded: openai.OpenAI) -> None:
+    assert [model.id for model in guarded.models.list()] == ["demo", "dall-e-2", "dall-e-3"]
+    assert guarded.models.retrieve("any/name").id == "any/name"
