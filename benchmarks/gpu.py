@@ -90,7 +90,8 @@ def make_tasks(px: Sequence[int], steps: int, guided: bool) -> tuple[ImageTask, 
     tasks = []
     for i, side in enumerate(px):
         params = GenerationParams(f"{PROMPT} {i}", side, side, steps, GUIDANCE, seed=i)
-        tasks.append(ImageTask(str(i), 0, params, guided, tokens=(side // 32) ** 2 * (2 if guided else 1)))
+        tokens = (side // 32) ** 2 * (2 if guided else 1)
+        tasks.append(ImageTask(str(i), 0, params, (side, side), guided, tokens))
     return tuple(tasks)
 
 

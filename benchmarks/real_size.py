@@ -79,7 +79,7 @@ def run_ours(folder: Path, px: int, steps: int, images: int) -> Times:
     watch.lap("prepare")
     for image in range(images):  # each has a different prompt: none is found in the cache
         params = GenerationParams(f"{PROMPT} {image}", px, px, steps, GUIDANCE, 0, negative_prompt=NEGATIVE)
-        task = ImageTask("0", 0, params, guided=True, tokens=2 * (px // 32) ** 2)
+        task = ImageTask("0", 0, params, (px, px), guided=True, tokens=2 * (px // 32) ** 2)
         runner.encode((task,))
         watch.lap("encode")
         for _ in range(steps):

@@ -50,9 +50,8 @@ class Workload:
 
 def make_task(side: int, arrived: float = 0.0) -> ImageTask:
     """One square guided image."""
-    return ImageTask(
-        "", 0, GenerationParams("a cat", side, side, STEPS, 4.5, seed=0), True, 2 * (side // 32) ** 2, arrived
-    )
+    params = GenerationParams("a cat", side, side, STEPS, 4.5, seed=0)
+    return ImageTask("", 0, params, (side, side), True, 2 * (side // 32) ** 2, arrived)
 
 
 def image_seconds(task: ImageTask, costs: CostModel) -> float:

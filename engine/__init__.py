@@ -1,7 +1,8 @@
 """Public interface of the engine. Free of torch, which only the engine processes import."""
 
 from .client import EngineClient
-from .config import DTYPES, LOG_FORMATS, LOG_LEVELS, QUANTIZATIONS, EngineConfig
+from .config import DTYPES, LOG_FORMATS, LOG_LEVELS, PNG_METADATA, QUANTIZATIONS, EngineConfig
+from .costs import is_guided, latent_pixels
 from .errors import (
     CheckpointError,
     DeadlineExceeded,
@@ -18,8 +19,10 @@ from .params import (
     LIMITS,
     MAX_IMAGES,
     MAX_PROMPT_CHARS,
+    MAX_SEED,
     MAX_STEPS,
     MAX_TIMEOUT_SECONDS,
+    MIN_SIDE,
     check_limits,
     check_params,
 )
@@ -48,8 +51,11 @@ __all__ = [
     "LOG_LEVELS",
     "MAX_IMAGES",
     "MAX_PROMPT_CHARS",
+    "MAX_SEED",
     "MAX_STEPS",
     "MAX_TIMEOUT_SECONDS",
+    "MIN_SIDE",
+    "PNG_METADATA",
     "QUANTIZATIONS",
     "STAGES",
     "STOP_SIGNALS",
@@ -82,4 +88,6 @@ __all__ = [
     "check_limits",
     "check_params",
     "configure_logs",
+    "is_guided",
+    "latent_pixels",
 ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "fp8")
+PNG_METADATA = ("sana", "a1111", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 
@@ -25,6 +26,8 @@ class EngineConfig:
         hang_seconds: seconds without a report after which a busy engine process is replaced, in addition to ten times
             the predicted seconds of its longest step.
         start_seconds: seconds within which an engine process must be ready, or it is killed.
+        png_metadata: text chunks of PNG files, one of PNG_METADATA: `sana` is one chunk of that name, `a1111` adds
+            `parameters` as AUTOMATIC1111's web UI writes it.
         prompt_cache_bytes: maximum size of the prompt cache.
         log_level: minimum log level, one of LOG_LEVELS.
         log_format: format of log lines, one of LOG_FORMATS.
@@ -41,6 +44,7 @@ class EngineConfig:
     max_queue_seconds: float = 60.0
     hang_seconds: float = 30.0
     start_seconds: float = 1800.0
+    png_metadata: str = "sana"
     prompt_cache_bytes: int = 1 << 30
     log_level: str = "info"
     log_format: str = "text"

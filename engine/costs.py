@@ -1,5 +1,6 @@
 """Predicted seconds and bytes of a request before it runs: measured at warm-up, corrected by every step."""
 
+import math
 from dataclasses import dataclass, replace
 
 from .stats import StepReport
@@ -90,13 +91,24 @@ def is_guided(params: GenerationParams, model: ModelInfo) -> bool:
     return model.guidance_branch and params.guidance_scale > 1
 
 
+def grid_size(params: GenerationParams, model: ModelInfo) -> tuple[int, int]:
+    """(width, height) in pixels to generate at: each side rounded up to the model's grid, then cropped to the file."""
+    multiple = model.size_multiple
+    return -(-params.width // multiple) * multiple, -(-params.height // multiple) * multiple
+
+
+def latent_pixels(params: GenerationParams, model: ModelInfo) -> int:
+    """Latent pixels of one image, each a token of the transformer."""
+    width, height = grid_size(params, model)
+    return (width // model.size_multiple) * (height // model.size_multiple)
+
+
 def image_tokens(params: GenerationParams, model: ModelInfo) -> int:
     """Tokens that one image adds to a forward: its latent pixels, twice under classifier-free guidance."""
-    latents = (params.width // model.size_multiple) * (params.height // model.size_multiple)
-    return latents * (2 if is_guided(params, model) else 1)
+    return latent_pixels(params, model) * (2 if is_guided(params, model) else 1)
 
 
 def request_seconds(params: GenerationParams, model: ModelInfo, costs: CostModel) -> float:
     """Seconds of all images of a request, one after the other, alone on the device."""
-    tokens, pixels = image_tokens(params, model), params.width * params.height
+    tokens, pixels = image_tokens(params, model), math.prod(grid_size(params, model))
     return params.n * costs.image_seconds(tokens, params.num_inference_steps, pixels, 1 + params.partial_images)

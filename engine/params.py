@@ -2,19 +2,21 @@
 
 import math
 
-from .costs import MemoryModel, image_tokens
+from .costs import MemoryModel, grid_size, image_tokens
 from .errors import InvalidParams
 from .types import GenerationParams, ModelInfo
 
 MAX_PROMPT_CHARS = 32000
 MAX_IMAGES = 10  # per request
 MAX_STEPS = 100
-MAX_SEED = 2**63 - 1  # of any image, and image k of a request has seed + k
+MAX_SEED = 2**64 - 1  # seed + k of image k wraps to 0 beyond it
+MIN_SIDE = 32
+"""Shortest side of an image in pixels."""
 
 LIMITS: dict[str, tuple[float, float]] = {
     "n": (1, MAX_IMAGES),
     "num_inference_steps": (1, MAX_STEPS),
-    "seed": (0, MAX_SEED - MAX_IMAGES),
+    "seed": (0, MAX_SEED),
     "guidance_scale": (0.0, 50.0),
     "partial_images": (0, 3),
     "output_compression": (0, 100),
@@ -45,7 +47,7 @@ def check_params(params: GenerationParams, model: ModelInfo) -> None:
 
 def check_fits(params: GenerationParams, model: ModelInfo, memory: MemoryModel) -> None:
     """Raises InvalidParams for an image that does not fit into the device's memory, even alone."""
-    needed = memory.image_bytes(image_tokens(params, model), params.width, params.height)
+    needed = memory.image_bytes(image_tokens(params, model), *grid_size(params, model))
     if needed > memory.capacity:
         raise InvalidParams(
             f"an image of {params.width}x{params.height} needs {needed / GIB:.1f} GiB of memory, but only "
@@ -86,14 +88,10 @@ def check_prompt(text: str, param: str) -> None:
 
 
 def check_size(width: int, height: int, model: ModelInfo) -> None:
-    step, top = model.size_multiple, model.max_side
-
-    def nearest(side: int) -> int:
-        return min(max(round(side / step), 1) * step, top)
-
-    if any(side % step or not step <= side <= top for side in (width, height)):
+    nearest = [min(max(side, MIN_SIDE), model.max_side) for side in (width, height)]
+    if nearest != [width, height]:
         raise InvalidParams(
-            f"size {width}x{height} is not valid: width and height must be multiples of {step} from {step} to {top}; "
-            f"the nearest valid size is {nearest(width)}x{nearest(height)}",
+            f"width and height must be between {MIN_SIDE} and {model.max_side} pixels, got {width}x{height}; "
+            f"the nearest valid size is {nearest[0]}x{nearest[1]}",
             "size",
         )

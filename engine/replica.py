@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 
 from .admission import seconds_left
 from .config import EngineConfig
-from .costs import CostModel
+from .costs import CostModel, grid_size
 from .errors import EngineUnavailable, GenerationFailed
 from .messages import Cancel, Ready, Report, StartFailed, Submit
 from .process import EngineProcess
@@ -204,10 +205,11 @@ class Replica:
         self._disarm_watchdog()
         if self.costs is None or not self.ready or not any(request.sent for request in self.requests.values()):
             return
+        model = self.started.result().model
         longest = max(
             max(
                 self.costs.step_seconds(request.tokens),
-                self.costs.decode_seconds(request.params.width * request.params.height),
+                self.costs.decode_seconds(math.prod(grid_size(request.params, model))),
             )
             for request in self.requests.values()
         )

@@ -11,12 +11,12 @@ ImageFormat = Literal["png", "jpeg", "webp"]
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """One request for `n` images of one prompt. Image k is generated from seed + k.
+    """One request for `n` images of one prompt. Image k is generated from seed + k, modulo 2^64.
 
     Args:
         prompt: text; the encoder reads its first 298 tokens and cuts the rest.
         negative_prompt: text to steer away from; "" is the model's unconditional branch.
-        width, height: pixels of the image, exactly.
+        width, height: pixels of the file, exactly; the image is generated on the model's grid and cropped centrally.
         num_inference_steps: forward passes of the transformer.
         guidance_scale: classifier-free guidance; off at 1 and below (Sprint: the embedded guidance).
         seed: seed of the first image.
@@ -24,7 +24,7 @@ class GenerationParams:
         partial_images: previews per image, evenly spaced over its steps.
         output_format: file format of images and previews.
         output_compression: quality of JPEG and WebP, 0..100; PNG is lossless and takes only 100.
-        embed_params: write prompt and settings into the file's text chunks (PNG); seed and model always are.
+        embed_params: write prompt and settings into the file's metadata (PNG), beside the seed and the model.
         priority: class in the queue.
         timeout: seconds from submission after which the caller no longer wants the images; None: no limit.
         tenant: owner of the request, such as a hash of an API key; tenants share the device equally.
@@ -54,7 +54,7 @@ class ModelInfo:
     Args:
         id: name in the API.
         default_size: (width, height) in pixels.
-        size_multiple: width and height are multiples of it.
+        size_multiple: grid of the sizes that the model generates, in pixels; other sizes are cropped.
         max_side: longest side in pixels.
         created: Unix seconds.
         guidance_branch: classifier-free guidance by a second branch, which doubles the work; Sprint embeds the scale.

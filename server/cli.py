@@ -53,10 +53,9 @@ def serve(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     from .generate import generate_files
-    from .request_params import parse_size, resolve_params
+    from .request_params import check_size_text, resolve_params
 
-    if args.size != "auto":
-        parse_size(args.size)  # before minutes of loading
+    check_size_text(args.size)  # before minutes of loading
     resolve = functools.partial(resolve_params, size=args.size, **settings(args, GenerationParams))
     # An error is one line, since its traceback is for a server's log. One request has too few steps to repay capturing
     # CUDA graphs.

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from engine import DTYPES, LOG_FORMATS, LOG_LEVELS, QUANTIZATIONS, EngineConfig
+from engine import DTYPES, LOG_FORMATS, LOG_LEVELS, PNG_METADATA, QUANTIZATIONS, EngineConfig
 
 from .environment import Repeated, VariableParser
 from .settings import RESPONSE_FORMATS, ModelAlias, ServerConfig
@@ -68,6 +68,8 @@ def serve_flags() -> VariableParser:
     )
     format_help = "form of images when the request does not choose one"
     add("--response-format", format_help, server.response_format, choices=RESPONSE_FORMATS)
+    png_help = "text chunks of PNG files: sana, a1111 (also `parameters` as in AUTOMATIC1111's web UI) or none"
+    add("--png-metadata", png_help, engine.png_metadata, choices=PNG_METADATA)
     files_help = "folder, or s3://BUCKET/PREFIX, for images fetched by URL"
     add("--files", files_help, "a temporary folder", metavar="PLACE")
     bytes_help = "maximum total size of the images in that folder"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import EngineClient, EngineConfig, Finished, GenerationParams, ModelInfo, Progress
+from engine import MAX_SEED, EngineClient, EngineConfig, Finished, GenerationParams, ModelInfo, Progress, is_guided
 
 from .writing import check_writable, write_whole
 
@@ -23,7 +23,10 @@ async def generate_files(config: EngineConfig, resolve: Callable[[ModelInfo], Ge
     print(f"sana: loading {config.model}", file=sys.stderr)
     model = await engine.start()
     try:
-        await write_images(engine, resolve(model), out)
+        params = resolve(model)
+        if params.negative_prompt.strip() and not is_guided(params, model):
+            print("sana: the negative prompt is not used: it needs a guidance scale above 1", file=sys.stderr)
+        await write_images(engine, params, out)
     finally:
         await engine.stop()
 
@@ -40,7 +43,7 @@ async def write_images(engine: EngineClient, params: GenerationParams, out: Path
                     path = numbered(out, event.image_index) if params.n > 1 else out
                     write_whole(path, event.image)
                     bar.write(str(path), file=sys.stdout)
-    last_seed = params.seed + params.n - 1
+    last_seed = (params.seed + params.n - 1) % (MAX_SEED + 1)
     seeds = f"seed {params.seed}" if params.n == 1 else f"seeds {params.seed} to {last_seed}"
     print(
         f"sana: {params.width}x{params.height}, {params.num_inference_steps} steps, "

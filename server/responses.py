@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from engine import STAGES, Finished, GenerationParams, ModelInfo, Preview
+from engine import STAGES, Finished, GenerationParams, ModelInfo, Preview, latent_pixels
 
 from .request_params import quality_of
 from .schemas import CompletedEvent, ImageData, ImagesResponse, PartialImageEvent, StageTimings, TokenDetails, Usage
@@ -71,7 +71,7 @@ def echo(params: GenerationParams, model: ModelInfo) -> dict[str, Any]:
 
 def usage(params: GenerationParams, model: ModelInfo, images: int, text: int) -> Usage:
     """Tokens as the transformer counts them. `text` is the number of text tokens."""
-    generated = images * (params.width // model.size_multiple) * (params.height // model.size_multiple)
+    generated = images * latent_pixels(params, model)
     return Usage(
         input_tokens=text,
         output_tokens=generated,

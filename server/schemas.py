@@ -3,25 +3,34 @@
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine import LIMITS, MAX_TIMEOUT_SECONDS, ImageFormat, InvalidParams, Priority, check_limits
 
 from .http_errors import printable
+from .request_params import RANDOM
 
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
 UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # only for gif and svg, which are not offered
 
 
-def limited(name: str) -> Any:
+def limited(name: str, **limits: int) -> Any:
     """Field annotation that shows the engine's limits in the OpenAPI document. The engine checks them, not pydantic."""
     low, high = LIMITS[name]
-    return Field(json_schema_extra={"minimum": low, "maximum": high})
+    return Field(json_schema_extra={"minimum": low, "maximum": high, **limits})
+
+
+def whole(value: object) -> object:
+    """A float without fraction as the integer it is: clients whose numbers are doubles send 4.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(whole)]
 
 
 class ImageGenerationRequest(BaseModel):
-    """Body of POST /v1/images/generations. Types are strict: "2", true and 1.0 are no integers. None means "not given".
+    """Body of POST /v1/images/generations. Types are strict: "2", true and 1.5 are no integers. None means "not given".
 
     A field that cannot change what the client sees is accepted and ignored; one that would falsify the response is
     refused. The engine checks ranges.
@@ -31,19 +40,19 @@ class ImageGenerationRequest(BaseModel):
 
     prompt: str
     model: str | None = None
-    n: Annotated[int, limited("n")] | None = None
+    n: Annotated[Whole, limited("n")] | None = None
     size: str | None = None
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
     response_format: Literal["b64_json", "url"] | None = None
     output_format: ImageFormat | None = None
-    output_compression: Annotated[int, limited("output_compression")] | None = None
+    output_compression: Annotated[Whole, limited("output_compression")] | None = None
     background: Literal["auto", "opaque"] | None = None
     stream: bool | None = None
-    partial_images: Annotated[int, limited("partial_images")] | None = None
+    partial_images: Annotated[Whole, limited("partial_images")] | None = None
 
     # not OpenAI's
-    seed: Annotated[int, limited("seed")] | None = None
-    num_inference_steps: Annotated[int, limited("num_inference_steps")] | None = None
+    seed: Annotated[Whole, limited("seed", minimum=RANDOM)] | None = None
+    num_inference_steps: Annotated[Whole, limited("num_inference_steps")] | None = None
     guidance_scale: Annotated[float, limited("guidance_scale")] | None = None
     negative_prompt: str | None = None
     priority: Priority | None = None
@@ -149,8 +158,10 @@ class ModelObject(BaseModel):
     owned_by: str = "sana-serve"
     root: str
     default_size: str
+    native_size: str
     sizes: list[str]
     size_multiple: int
+    min_side: int
     max_side: int
     max_n: int
     max_prompt_chars: int

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, load_models, open_checkpoint, require_compiler
 from ..config import EngineConfig
-from ..costs import image_tokens, is_guided
+from ..costs import grid_size, image_tokens, is_guided
 from ..errors import EngineUnavailable
 from ..logs import request_fields
 from ..messages import Submit
@@ -72,6 +73,7 @@ class EngineCore:
         batch_tokens = min(config.max_batch_tokens, self.memory.capacity // self.memory.token)
         self.scheduler = Scheduler(costs, batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact)
         self._index = index
+        self._png_metadata = config.png_metadata
         self._emit = emit
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode-image")
         self._decoded_slots = threading.BoundedSemaphore(MAX_DECODED_IMAGES)
@@ -87,10 +89,13 @@ class EngineCore:
         """Queues the images of a request. Raises InvalidParams."""
         params = command.params
         check_params(params, self.model)
-        guided, tokens = is_guided(params, self.model), image_tokens(params, self.model)
+        size, tokens = grid_size(params, self.model), image_tokens(params, self.model)
+        guided = is_guided(params, self.model)
+        if not guided:
+            params = replace(params, negative_prompt="")  # it has no effect, so the file must not record it
         request_id, arrived, deadline = command.request_id, command.arrived, command.deadline
         for index in range(params.n) if command.images is None else command.images:
-            task = ImageTask(request_id, index, params, guided, tokens, arrived, deadline)
+            task = ImageTask(request_id, index, params, size, guided, tokens, arrived, deadline)
             self.scheduler.add(task)
 
     def cancel(self, request_id: str) -> None:
@@ -184,14 +189,15 @@ class EngineCore:
             decoded_image = pixels()
             decoded = time.monotonic()
             self.report(Batch(Phase.DECODE, (task,)), decoded - started, self.runner.decode_forwards(task))
+            described = (task.params, task.seed, self.model.id, self._png_metadata)
             event: Event
             if preview is None:
-                image = encode_image(decoded_image, task.params, task.seed, self.model.id)
+                image = encode_image(decoded_image, *described)
                 timings = task.timings(decoded)
                 tokens = require_state(task).text_tokens
                 event = Finished(task.request_id, task.image_index, task.seed, image, timings, tokens)
             else:
-                file, width, height = encode_preview(decoded_image, task.params, task.seed, self.model.id)
+                file, width, height = encode_preview(decoded_image, *described)
                 event = Preview(task.request_id, task.image_index, preview, file, width, height)
         except Exception as error:
             fields = request_fields(task.request_id)

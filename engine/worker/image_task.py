@@ -6,6 +6,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..params import MAX_SEED
 from ..types import GenerationParams, Timings
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class ImageTask:
     """Image `image_index` of a submitted request.
 
     Args:
+        grid_size: (width, height) in pixels that it is generated at; its file is cropped to the size in `params`.
         guided: whether its forwards have a second, unconditional branch.
         tokens: tokens that it adds to a forward, both branches counted.
         arrived, deadline: seconds by time.monotonic.
@@ -41,6 +43,7 @@ class ImageTask:
     request_id: str
     image_index: int
     params: GenerationParams
+    grid_size: tuple[int, int]
     guided: bool
     tokens: int
     arrived: float = field(default_factory=time.monotonic)
@@ -57,11 +60,12 @@ class ImageTask:
     @property
     def seed(self) -> int:
         """Seed of this image."""
-        return self.params.seed + self.image_index
+        return (self.params.seed + self.image_index) % (MAX_SEED + 1)
 
     @property
     def pixels(self) -> int:
-        return self.params.width * self.params.height
+        """Pixels that the decoder generates."""
+        return self.grid_size[0] * self.grid_size[1]
 
     @property
     def denoise_done(self) -> bool:

@@ -76,9 +76,9 @@ class ModelRunner:
         return Forwards(self.prompts.replayed - replayed, self.prompts.launched - launched)
 
     def _initial_state(self, task: ImageTask, text: PackedText) -> ImageState:
-        params = task.params
-        size = (params.height // self.compression, params.width // self.compression)
-        schedule = self.schedule(params.num_inference_steps)
+        width, height = task.grid_size
+        size = (height // self.compression, width // self.compression)
+        schedule = self.schedule(task.params.num_inference_steps)
         generator = torch.Generator().manual_seed(task.seed)
         noise = upload(unit_noise(size, self.config.in_channels, generator), self.device) * schedule.initial_scale
         return ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, None)

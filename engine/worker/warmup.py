@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from ..costs import CostModel, fit_line, image_tokens, is_guided
+from ..costs import CostModel, fit_line, grid_size, image_tokens, is_guided
 from ..types import GenerationParams, ModelInfo
 from .image_task import ImageTask
 from .runner import ModelRunner
@@ -42,7 +42,8 @@ def warmup_task(model: ModelInfo, prompt: str, side: int, guidance: float | None
     side = max(1, side // model.size_multiple) * model.size_multiple
     scale = model.default_guidance if guidance is None else guidance
     params = GenerationParams(prompt, side, side, model.default_steps, scale, seed=0)
-    return ImageTask("warm-up", 0, params, is_guided(params, model), image_tokens(params, model))
+    size, guided, tokens = grid_size(params, model), is_guided(params, model), image_tokens(params, model)
+    return ImageTask("warm-up", 0, params, size, guided, tokens)
 
 
 def decode(runner: ModelRunner, task: ImageTask) -> None:

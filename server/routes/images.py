@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
-from engine import EngineClient, Event, Finished, GenerationParams, ModelInfo, RequestCancelled
+from engine import EngineClient, Event, Finished, GenerationParams, ModelInfo, RequestCancelled, is_guided
 
 from ..auth import limit
 from ..body import read_json
@@ -54,13 +54,15 @@ BODY_SCHEMA = {"requestBody": {"required": True, "content": {"application/json":
 async def create_images(request: Request) -> Response:
     started = time.monotonic()
     config: ServerConfig = request.app.state.config
-    body, unknown = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
+    body, ignored = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
     model_name = request.path_params.get("deployment", body.model)  # a deployment's name is Azure's name of a model
     model = served_model(request, model_name)
     params = to_params(body, model, request)
     headers = {}
-    if unknown:
-        headers["x-ignored-params"] = header_names(unknown)
+    if params.negative_prompt.strip() and not is_guided(params, model):
+        ignored.append("negative_prompt")  # its branch does not run; the engine drops it from the file too
+    if ignored:
+        headers["x-ignored-params"] = header_names(ignored)
         names, request_id = headers["x-ignored-params"], request.state.request_id
         log.warning("%s ignored parameters: %s", request_id, names, extra={"request_id": request_id})
     engine: EngineClient = request.app.state.engine

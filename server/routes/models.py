@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request
 
-from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, EngineClient, EngineUnavailable, ModelInfo
+from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, MIN_SIDE, EngineClient, EngineUnavailable, ModelInfo
 
 from ..http_errors import ModelNotFound, printable
-from ..request_params import QUALITY, preset_steps
+from ..request_params import QUALITY, preset_steps, size_of_ratio
 from ..schemas import ModelList, ModelObject
 from ..settings import ServerConfig
 
@@ -13,7 +13,7 @@ router = APIRouter()
 ANY_NAME = "*"
 """The alias that stands for every name."""
 ASPECT_RATIOS = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
-"""Aspect ratios of the sizes that GET /v1/models lists; all other sizes on the grid are accepted too."""
+"""Aspect ratios of the sizes that GET /v1/models lists; all other sizes are accepted too."""
 
 
 @router.get("/openai/models", include_in_schema=False)
@@ -64,13 +64,16 @@ def default_format(request: Request, name: str | None) -> str:
 
 
 def model_object(model: ModelInfo, name: str) -> ModelObject:
+    native = "{}x{}".format(*model.default_size)
     return ModelObject(
         id=name,
         created=model.created,
         root=model.id,
-        default_size=f"{model.default_size[0]}x{model.default_size[1]}",
-        sizes=usual_sizes(model),
+        default_size=native,
+        native_size=native,
+        sizes=["{}x{}".format(*size_of_ratio(width, height, model)) for width, height in ASPECT_RATIOS],
         size_multiple=model.size_multiple,
+        min_side=MIN_SIDE,
         max_side=model.max_side,
         max_n=MAX_IMAGES,
         max_prompt_chars=MAX_PROMPT_CHARS,
@@ -79,13 +82,3 @@ def model_object(model: ModelInfo, name: str) -> ModelObject:
         default_guidance_scale=model.default_guidance,
         quality_steps={word: preset_steps(model, word) for word in QUALITY},
     )
-
-
-def usual_sizes(model: ModelInfo) -> list[str]:
-    """Sizes on the grid with about as many pixels as the default size, one per aspect ratio."""
-    grid, pixels = model.size_multiple, model.default_size[0] * model.default_size[1]
-
-    def side(share: float) -> int:
-        return min(max(round(pixels**0.5 * share**0.5 / grid), 1) * grid, model.max_side)
-
-    return list(dict.fromkeys(f"{side(width / height)}x{side(height / width)}" for width, height in ASPECT_RATIOS))

@@ -91,7 +91,8 @@ function element(tag, properties = {}, ...children) {
 }
 
 function prepareStage(body) {
-  const [width, height] = (/^\d+x\d+$/.test(body.size) ? body.size : $("size").dataset.auto).split("x");
+  const typed = /^\d+\s*[x*×]\s*\d+$/i.test(body.size);
+  const [width, height] = (typed ? body.size : $("size").dataset.auto).split(/[x*×]/i);
   const figures = Array.from({ length: body.n }, (_, index) => {
     const bar = element("div", { className: "bar", role: "progressbar", ariaLabel: `Image ${index + 1}` });
     const figure = element("figure", { className: "generating" }, bar);

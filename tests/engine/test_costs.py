@@ -1,9 +1,11 @@
 """Predicted seconds and bytes: the fit to measurements, its correction, and the memory check."""
 
+from dataclasses import replace
+
 import pytest
 
 from engine import GenerationParams, InvalidParams, ModelInfo, StepReport
-from engine.costs import CostModel, MemoryModel, fit_line, image_tokens, request_seconds
+from engine.costs import CostModel, MemoryModel, fit_line, grid_size, image_tokens, request_seconds
 from engine.params import check_fits
 
 MODEL = ModelInfo("m", (256, 256), 20, 4.5, size_multiple=32, max_side=4096, created=0, device="cpu", dtype="float32")
@@ -21,6 +23,17 @@ def test_request_seconds_sum_steps_and_pixels() -> None:
     assert request_seconds(PARAMS, MODEL, COSTS) == pytest.approx(seconds)
     assert COSTS.tokens_within(COSTS.step_seconds(77)) in (76, 77)
     assert COSTS.tokens_within(0.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((256, 128), (256, 128)), ((225, 97), (256, 128)), ((33, 32), (64, 32)), ((1920, 1080), (1920, 1088))],
+)
+def test_size_off_grid_costs_next_grid_size(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    asked, whole = (replace(PARAMS, width=width, height=height) for width, height in (size, grid))
+    assert grid_size(asked, MODEL) == grid
+    assert image_tokens(asked, MODEL) == image_tokens(whole, MODEL)
+    assert request_seconds(asked, MODEL, COSTS) == request_seconds(whole, MODEL, COSTS)
 
 
 @pytest.mark.parametrize(("points", "line"), [([(10, 1.0), (30, 2.0)], (0.5, 0.05)), ([(9, 1.0), (90, 0.9)], None)])

@@ -43,7 +43,8 @@ def make_tasks(kind: str, runner: ModelRunner) -> tuple[ImageTask, ...]:
     for i, (prompt, width, height, guidance, negative) in enumerate(PACKS[kind]):
         params = GenerationParams(prompt, width, height, 4, guidance, seed=i, negative_prompt=negative)
         guided = guidance > 1 and not runner.config.guidance_embeds
-        tasks.append(ImageTask(str(i), 0, params, guided, tokens=width * height // 1024 * (1 + guided)))
+        tokens = width * height // 1024 * (1 + guided)
+        tasks.append(ImageTask(str(i), 0, params, (width, height), guided, tokens))
     return tuple(tasks)
 
 

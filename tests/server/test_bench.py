@@ -27,9 +27,9 @@ def test_bench_stream_measures_first_image(server: LiveServer) -> None:
 
 
 def test_bench_counts_failures_by_reason(server: LiveServer) -> None:
-    ended = run_sana("bench", server.url, "--requests", "2", "--size", "65x64")
+    ended = run_sana("bench", server.url, "--requests", "2", "--size", "16x64")
     assert ended.returncode == 1
-    assert "failed       2 x 400 size 65x64 is not valid" in ended.stdout
+    assert "failed       2 x 400 width and height must be between 32" in ended.stdout
 
 
 def test_bench_unreachable_server_no_traceback() -> None:

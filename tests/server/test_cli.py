@@ -94,7 +94,8 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
 
 def test_generate_checks_size_before_loading(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a cat", "--size", "large"]) == 1
-    assert capsys.readouterr().err == "sana: size must be WIDTHxHEIGHT in pixels, like 512x512, or auto, got 'large'\n"
+    expected = "size must be WIDTHxHEIGHT in pixels, like 512x512, a ratio, like 16:9, or auto, got 'large'"
+    assert capsys.readouterr().err == f"sana: {expected}\n"
 
 
 def test_doctor_reports_torch() -> None:

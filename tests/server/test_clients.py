@@ -74,7 +74,7 @@ NODE_ERRORS = """
 import OpenAI from "openai";
 const client = new OpenAI({ baseURL: "http://127.0.0.1:8000/v1", apiKey: "unused", maxRetries: 0 });
 const caught = async (body) => client.images.generate(body).then(() => null, (error) => error);
-const size = await caught({ prompt: "a", size: "65x64" });
+const size = await caught({ prompt: "a", size: "65x16" });
 const model = await caught({ prompt: "a", model: "org/name" });
 const list = await client.models.list();
 const { data, response } = await client.images.generate(

@@ -26,7 +26,7 @@ RAW = [
     b'{"prompt": "a cat", "n": NaN}',
     b'{"prompt": "a cat", "guidance_scale": Infinity}',
     b'{"prompt": "a cat", "guidance_scale": 1e999}',
-    b'{"prompt": "a cat", "seed": 1e2}',
+    b'{"prompt": "a cat", "seed": 1e-2}',
     b'{"prompt": "a cat", "n": ' + b"1" * 10_000 + b"}",
     b'{"prompt": "a cat", "size": "' + b"9" * 10_000 + b'x1"}',
     b'{"prompt": ' + b"[" * 100_000,
@@ -55,9 +55,9 @@ def test_malformed_bodies_get_400(http: httpx.Client, body: bytes) -> None:
 
 @pytest.mark.parametrize("name", sorted(ImageGenerationRequest.model_fields))
 def test_odd_values_refused_in_every_field(http: httpx.Client, name: str) -> None:
-    """The invalid size ensures that nothing is generated, even if the value is accepted."""
+    """The invalid size or count ensures that nothing is generated, even if the value is accepted."""
     for value in ODD:
-        body = {"prompt": "a cat", "size": "1x1", name: value}
+        body = {"prompt": "a cat", "size": "1x1", "n": 0, name: value}
         response = http.post(GENERATIONS, content=json.dumps(body).encode(), headers=JSON)
         check_refused(response)
 

@@ -59,7 +59,7 @@ def test_generate_error_is_one_line_without_files(tmp_path: Path) -> None:
                 (replace(small, prompt=""), "prompt is empty"),
                 (replace(small, prompt="x" * 100_000), "at most 32000 characters"),
                 (replace(small, width=0, height=0), "nearest valid size is 32x32"),
-                (replace(small, width=1000, height=1000), "nearest valid size is 992x992"),
+                (replace(small, width=31, height=1000), "nearest valid size is 32x1000"),
                 (replace(small, width=8192, height=8192), "nearest valid size is 4096x4096"),
                 (replace(small, n=0), "n must be between 1 and 10, got 0"),
                 (replace(small, num_inference_steps=0), "num_inference_steps must be between 1 and 100, got 0"),

@@ -37,10 +37,13 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": {"text": "a cat"}}, "prompt", TYPE),
     ({"n": "2"}, "n", TYPE),
     ({"n": True}, "n", TYPE),
-    ({"n": 1.0}, "n", TYPE),
+    ({"n": 1.5}, "n", TYPE),
     ({"n": []}, "n", TYPE),
     ({"seed": "7"}, "seed", TYPE),
-    ({"seed": 1e3}, "seed", TYPE),
+    ({"seed": 1e-3}, "seed", TYPE),
+    ({"seed": float("inf")}, "seed", TYPE),
+    ({"partial_images": 0.5}, "partial_images", TYPE),
+    ({"output_compression": float("nan")}, "output_compression", TYPE),
     ({"num_inference_steps": False}, "num_inference_steps", TYPE),
     ({"guidance_scale": "4.5"}, "guidance_scale", TYPE),
     ({"guidance_scale": True}, "guidance_scale", TYPE),
@@ -85,6 +88,14 @@ def test_unsupported_values_refused_by_name(fields: dict[str, Any], param: str, 
     assert (caught.value.param, caught.value.code) == (param, code)
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("name", ["n", "seed", "num_inference_steps", "partial_images", "output_compression"])
+@pytest.mark.parametrize("value", [2.0, 0.0, 3e0])
+def test_whole_float_accepted_as_integer(name: str, value: float) -> None:
+    request, _ = parse_generation({"prompt": "a cat", name: value})
+    assert getattr(request, name) == value
+    assert type(getattr(request, name)) is int
 
 
 def test_prompt_required() -> None:

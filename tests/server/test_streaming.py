@@ -54,6 +54,14 @@ def test_openai_client_streams_previews_then_image(client: openai.OpenAI) -> Non
     assert last.seed == 5
 
 
+def test_previews_off_grid_have_exact_size(http: httpx.Client) -> None:
+    events, _, _ = stream(http, size="70x45", partial_images=2)
+    assert len(events) == 3
+    for _, event in events:
+        assert png_size(base64.b64decode(event["b64_json"])) == (70, 45)
+        assert event["size"] == "70x45"
+
+
 def test_openai_async_client_streams(server: LiveServer) -> None:
     async def read() -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
@@ -128,7 +136,7 @@ def test_stream_with_url_sends_b64_json(http: httpx.Client) -> None:
 
 def test_refusal_before_stream_is_json(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.images.generate(prompt="a cat", size="1000x1000", stream=True)  # type: ignore[call-overload]
+        client.images.generate(prompt="a cat", size="5000x1000", stream=True)  # type: ignore[call-overload]
     assert caught.value.param == "size"
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt=" ", stream=True)

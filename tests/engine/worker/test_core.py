@@ -78,7 +78,7 @@ def test_cancelled_request_sends_nothing_more(engine: Engine) -> None:
 
 def test_invalid_request_not_queued(engine: Engine) -> None:
     with pytest.raises(InvalidParams):
-        engine.core.submit(Submit("r", GenerationParams("a cat", 100, 64, 3, 4.5, seed=1)))
+        engine.core.submit(Submit("r", GenerationParams("a cat", 16, 64, 3, 4.5, seed=1)))
     assert not engine.core.busy
 
 
@@ -109,3 +109,19 @@ def test_out_of_memory_fails_request_engine_continues(engine: Engine, monkeypatc
     assert "ran out of memory" in str(failed.error)
     engine.core.submit(Submit("next", PARAMS))
     assert any(isinstance(event, Finished) for event in events_of(engine))
+
+
+def test_unused_negative_prompt_not_recorded(engine: Engine, checkpoint: Callable[[str], Path]) -> None:
+    """Guidance of 1 and below has no second branch, and Sprint has none at any scale."""
+    sprint = Engine(checkpoint("sana-sprint"), png_metadata="a1111")
+    params = replace(PARAMS, negative_prompt="grey", num_inference_steps=2)
+    [unguided] = engine.generate_files([replace(params, guidance_scale=1.0)]).values()
+    [guided] = engine.generate_files([params]).values()
+    [sprinted] = sprint.generate_files([params]).values()
+    assert [b"grey" in file for file in (unguided, guided, sprinted)] == [False, True, False]
+    assert b"parameters\0a cat\nSteps: 2, " in sprinted
+
+
+def test_size_off_grid_is_centre_of_grid_size(engine: Engine) -> None:
+    [whole], [part] = engine.generate([replace(PARAMS, width=96), replace(PARAMS, width=71, height=41)])
+    assert (part == whole[11:52, 12:83]).all()

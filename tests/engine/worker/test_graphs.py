@@ -54,7 +54,8 @@ def encoded(runner: ModelRunner, images: Images) -> tuple[ImageTask, ...]:
     for i, (prompt, width, height, guidance, negative) in enumerate(images):
         params = GenerationParams(prompt, width, height, 4, guidance, seed=i, negative_prompt=negative)
         guided = guidance > 1 and not runner.config.guidance_embeds
-        tasks.append(ImageTask(str(i), 0, params, guided, tokens=width * height // 1024 * (1 + guided)))
+        tokens = width * height // 1024 * (1 + guided)
+        tasks.append(ImageTask(str(i), 0, params, (width, height), guided, tokens))
     runner.encode(tuple(tasks))
     return tuple(tasks)
 

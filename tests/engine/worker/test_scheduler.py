@@ -21,7 +21,7 @@ QUEUE = 60.0
 def task(name: str, tokens: int = SMALL, steps: int = 3, arrived: float = 0.0, **options: object) -> ImageTask:
     deadline = options.pop("deadline", None)
     params = GenerationParams("a cat", 32, 32, steps, 4.5, 0, **options)  # type: ignore[arg-type]
-    return ImageTask(name, 0, params, True, tokens, arrived, deadline)  # type: ignore[arg-type]
+    return ImageTask(name, 0, params, (32, 32), True, tokens, arrived, deadline)  # type: ignore[arg-type]
 
 
 @dataclass

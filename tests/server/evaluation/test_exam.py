@@ -88,7 +88,7 @@ def test_exam_of_server_by_url(server: LiveServer) -> None:
 
 def test_exam_reports_server_error(server: LiveServer) -> None:
     with pytest.raises(SanaError, match="responded with 400"):
-        asyncio.run(examine_url(server.url, ExamSettings(each=1, steps=2, size="130x130")))
+        asyncio.run(examine_url(server.url, ExamSettings(each=1, steps=2, size="16x130")))
 
 
 def test_eval_command_starts_own_engine(tmp_path: Path) -> None:

@@ -114,6 +114,77 @@ def test_random_seed_reported_and_reproducible(http: httpx.Client) -> None:
     assert decoded(generate(http, size="64x64", seed=first["data"][0]["seed"])) == decoded(first)
 
 
+def png_settings(image: bytes) -> dict[str, Any]:
+    return json.loads(Image.open(io.BytesIO(image)).text["sana-serve"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"size": "100x75"}, (100, 75)),
+        ({"size": "33*64"}, (33, 64)),
+        ({"size": " 64 X 95 "}, (64, 95)),
+        ({"size": "16:9"}, (320, 180)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("output_format", ["png", "webp"])
+def test_size_off_grid_is_exact(
+    http: httpx.Client, fields: dict[str, Any], size: tuple[int, int], output_format: str
+) -> None:
+    answer = generate(http, **fields, seed=3, output_format=output_format)
+    [image] = decoded(answer)
+    assert Image.open(io.BytesIO(image)).size == size
+    assert answer["size"] == f"{size[0]}x{size[1]}"
+    if output_format == "png":
+        assert png_settings(image)["size"] == answer["size"]
+    grid = [-(-side // 32) * 32 for side in size]
+    assert answer["usage"]["output_tokens"] == grid[0] * grid[1] // 1024
+
+
+def test_size_off_grid_is_centre_of_next_grid_size(http: httpx.Client) -> None:
+    [whole], [part] = (decoded(generate(http, size=size, seed=3)) for size in ("96x64", "71x41"))
+    assert np.array_equal(pixels(part), pixels(whole)[11:52, 12:83])
+
+
+@pytest.mark.parametrize("seed", [2**53 + 1, 2**63, 2**64 - 1])
+def test_seed_of_64_bits_reported_and_distinct(http: httpx.Client, seed: int) -> None:
+    first, second = generate(http, size="32x32", seed=seed), generate(http, size="32x32", seed=seed - 1)
+    assert first["data"][0]["seed"] == seed == png_settings(decoded(first)[0])["seed"]
+    assert not np.array_equal(pixels(decoded(first)[0]), pixels(decoded(second)[0]))
+
+
+def test_seed_wraps_at_64_bits(http: httpx.Client) -> None:
+    answer = generate(http, size="32x32", seed=2**64 - 1, n=2)
+    assert [entry["seed"] for entry in answer["data"]] == [2**64 - 1, 0]
+    assert decoded(answer)[1:] == decoded(generate(http, size="32x32", seed=0))
+
+
+def test_seed_of_minus_one_is_random(http: httpx.Client) -> None:
+    seeds = [generate(http, size="32x32", seed=seed)["data"][0]["seed"] for seed in (-1, -1.0)]
+    assert seeds[0] != seeds[1]
+    assert min(seeds) >= 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_unused_negative_prompt_named_and_not_recorded(http: httpx.Client, server: LiveServer, stream: bool) -> None:
+    body = {**SMALL, "size": "64x64", "seed": 3, "negative_prompt": "grey", "stream": stream}
+    response = http.post("/v1/images/generations", json=body)
+    assert response.headers["x-ignored-params"] == "negative_prompt"
+    server.logged(f"{response.headers['x-request-id']} ignored parameters: negative_prompt")
+    if not stream:
+        [image] = decoded(response.json())
+        assert png_settings(image)["negative_prompt"] == ""
+        assert [image] == decoded(generate(http, size="64x64", seed=3))
+
+
+def test_used_negative_prompt_recorded(http: httpx.Client) -> None:
+    body = {**SMALL, "size": "64x64", "seed": 3, "negative_prompt": "grey", "guidance_scale": 1.5}
+    response = http.post("/v1/images/generations", json=body)
+    assert "x-ignored-params" not in response.headers
+    assert png_settings(decoded(response.json())[0])["negative_prompt"] == "grey"
+
+
 @pytest.mark.parametrize("size", ["auto", None])
 def test_default_size_reported_in_pixels(http: httpx.Client, size: str | None) -> None:
     answer = generate(http, size=size)
@@ -223,9 +294,9 @@ def test_url_response_serves_png(client: openai.OpenAI, http: httpx.Client) -> N
 
 def test_openai_client_raw_response(client: openai.OpenAI) -> None:
     raw = client.images.with_raw_response.generate(
-        prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "steps": 3}
+        prompt="a cat", size="64x64", extra_body={"num_inference_steps": 1, "num_inference_step": 3}
     )  # type: ignore[call-overload]
-    assert raw.headers["x-ignored-params"] == "steps"
+    assert raw.headers["x-ignored-params"] == "num_inference_step"
     assert raw.headers["content-type"] == "application/json"
     assert raw.request_id
     assert png_size(base64.b64decode(raw.parse().data[0].b64_json)) == (64, 64)
@@ -265,7 +336,8 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"prompt": 7}, "prompt", TYPE, "string"),
     ({"negative_prompt": "\udfff"}, "negative_prompt", VALUE, "surrogate"),
     ({"size": "0x0"}, "size", VALUE, "nearest valid size"),
-    ({"size": "1001x1000"}, "size", VALUE, "multiples of"),
+    ({"size": "31x1000"}, "size", VALUE, "32x1000"),
+    ({"size": "4097x1000"}, "size", VALUE, "4096x1000"),
     ({"size": "8192x8192"}, "size", VALUE, "4096x4096"),
     ({"size": "999999999x32"}, "size", VALUE, "nearest"),
     ({"size": "large"}, "size", VALUE, "WIDTHxHEIGHT"),
@@ -276,15 +348,15 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"n": "2"}, "n", TYPE, "integer"),
     ({"num_inference_steps": 0}, "num_inference_steps", LOW, "1"),
     ({"num_inference_steps": 1000}, "num_inference_steps", HIGH, "100"),
-    ({"seed": -1}, "seed", LOW, "0"),
-    ({"seed": 2**63}, "seed", HIGH, "between 0 and 9223372036854775797"),
+    ({"seed": -2}, "seed", LOW, "0"),
+    ({"seed": 2**64}, "seed", HIGH, "between 0 and 18446744073709551615"),
     ({"seed": 10**4000}, "seed", HIGH, "seed"),
     ({"guidance_scale": -1}, "guidance_scale", VALUE, "between 0.0 and 50.0"),
     ({"guidance_scale": 1e9}, "guidance_scale", VALUE, "between 0.0 and 50.0"),
     ({"guidance_scale": float("nan")}, "guidance_scale", VALUE, "got nan"),
     ({"guidance_scale": float("inf")}, "guidance_scale", VALUE, "got inf"),
     ({"stream": True, "n": 0}, "n", LOW, "1"),
-    ({"stream": True, "size": "1001x1000"}, "size", VALUE, "multiples of"),
+    ({"stream": True, "size": "31x1000"}, "size", VALUE, "nearest"),
     ({"response_format": "file"}, "response_format", VALUE, "'b64_json', 'url'"),
     ({"output_format": "gif"}, "output_format", VALUE, "'png', 'jpeg', 'webp'"),
     ({"output_compression": 50}, "output_compression", VALUE, "lossless"),
@@ -321,7 +393,7 @@ def test_bad_values_refused_by_name(
 
 def test_openai_client_raises_typed_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.images.generate(prompt="a cat", size="1000x1000")  # type: ignore[call-overload]
+        client.images.generate(prompt="a cat", size="5000x1000")  # type: ignore[call-overload]
     assert (caught.value.param, caught.value.code, caught.value.type) == ("size", VALUE, "invalid_request_error")
     assert caught.value.request_id
     with pytest.raises(openai.NotFoundError) as missing:

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import httpx
 import openai
 import pytest
@@ -16,9 +18,11 @@ def test_model_and_aliases_listed(client: openai.OpenAI) -> None:
 def test_model_object_has_limits(http: httpx.Client) -> None:
     model = http.get("/v1/models/demo").json()
     assert model["default_size"] == "256x256" == model["sizes"][0]
-    for size in model["sizes"]:
-        assert not any(int(side) % model["size_multiple"] for side in size.split("x"))
-    assert (model["max_n"], model["max_side"], model["max_steps"]) == (10, 4096, 100)
+    assert model["native_size"] == "256x256"
+    ratios = [Fraction(*map(int, size.split("x"))) for size in model["sizes"]]
+    assert [str(ratio) for ratio in ratios] == ["1", "3/2", "2/3", "4/3", "3/4", "16/9", "9/16"]
+    assert (model["size_multiple"], model["min_side"], model["max_side"]) == (32, 32, 4096)
+    assert (model["max_n"], model["max_steps"]) == (10, 100)
     assert model["quality_steps"] == {"low": 10, "medium": 20, "high": 30, "xhigh": 40, "max": 50}
 
 

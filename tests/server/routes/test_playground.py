@@ -75,13 +75,13 @@ def test_playground_shows_previews_then_image(page: Page, tmp_path: Path) -> Non
 def test_playground_gallery_of_several_images(page: Page) -> None:
     page.locator("#prompt").fill("a red circle")
     page.locator("#size").select_option("custom")
-    page.locator("#custom-size").fill("64x96")
+    page.locator("#custom-size").fill("65 \u00d7 90")
     page.locator("#n").fill("3")
     page.locator("#steps").fill("2")
     page.locator("#generate").click()
     expect(page.locator("#gallery img")).to_have_count(3)
     expect(page.locator("#status")).to_contain_text("3 images in")
-    expect(page.locator("#caption")).to_contain_text("64x96")
+    expect(page.locator("#caption")).to_contain_text("65x90")
     page.locator("body").click(position={"x": 5, "y": 5})
     first = page.locator("#caption").inner_text()
     page.keyboard.press("ArrowRight")
@@ -89,7 +89,7 @@ def test_playground_gallery_of_several_images(page: Page) -> None:
     expect(page.locator("#stage img")).to_have_count(1)
     page.locator("#reuse").click()
     assert re.fullmatch(r"\d+", page.locator("#seed").input_value())
-    assert page.locator("#custom-size").input_value() == "64x96"
+    assert page.locator("#custom-size").input_value() == "65 \u00d7 90"
 
 
 @needs_chromium
@@ -170,9 +170,9 @@ def test_playground_cancel_ends_request(page: Page, server: LiveServer) -> None:
 def test_playground_shows_server_error(page: Page) -> None:
     page.locator("#prompt").fill("a cat")
     page.locator("#size").select_option("custom")
-    page.locator("#custom-size").fill("65x64")
+    page.locator("#custom-size").fill("31x64")
     page.locator("#prompt").press("Enter")
-    expect(page.locator("#status")).to_contain_text("multiples of 32")
+    expect(page.locator("#status")).to_contain_text("nearest valid size is 32x64")
 
 
 @needs_chromium
