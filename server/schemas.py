@@ -1,6 +1,7 @@
 """OpenAI's images API as types: the request, refused by name where it cannot be honoured, and the responses."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -10,9 +11,9 @@ from engine import LIMITS, MAX_TIMEOUT_SECONDS, ImageFormat, InvalidParams, Prio
 
 from .http_errors import printable
 from .request_params import RANDOM
+from .synonyms import FIELDS, fold, refuse_unsupported, replace_synonyms
 
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
-UNSUPPORTED = ("svg", "frame_count", "frame_duration_ms")  # only for gif and svg, which are not offered
 
 
 def limited(name: str, **limits: int) -> Any:
@@ -197,31 +198,31 @@ def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageG
     """The request, and the unknown names in the body. Raises InvalidParams for the first error.
 
     Args:
-        strict: unknown names are errors.
+        strict: unknown names are errors, synonyms of fields included.
     """
     fields = ImageGenerationRequest.model_fields
+    refuse_unsupported(body)
     for name in body:
-        if name in UNSUPPORTED:
-            message = f"Unknown parameter: '{name}'. This server generates no animations and no vector graphics."
-            raise InvalidParams(message, name, "unknown_parameter")
         if strict and name not in fields:
             shown = printable(name)[:60]
-            near = difflib.get_close_matches(shown, fields, 1)
+            near = [FIELDS[fold(name)]] if fold(name) in FIELDS else difflib.get_close_matches(shown, fields, 1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise InvalidParams(f"Unknown parameter: {shown!r}.{hint}", shown, "unknown_parameter")
+    body, sent = replace_synonyms(body, fields)
     known = {name: value for name, value in body.items() if name in fields}
     try:
         request = ImageGenerationRequest.model_validate(known)
     except ValidationError as error:
-        raise invalid_params(error.errors()[0]) from None
+        raise invalid_params(error.errors()[0], sent) from None
     if request.partial_images is not None:  # without `stream` the engine never sees it
         check_limits("partial_images", request.partial_images)
     return request, [name for name in body if name not in known]
 
 
-def invalid_params(fault: ErrorDetails) -> InvalidParams:
-    """OpenAI's error for one of pydantic's."""
+def invalid_params(fault: ErrorDetails, sent: Mapping[str, str]) -> InvalidParams:
+    """OpenAI's error for one of pydantic's. `sent` has the names of fields that were sent by a synonym."""
     name, kind, value = str(fault["loc"][0]), fault["type"], fault["input"]
+    name = printable(sent.get(name, name))
     shown = printable(repr(value))[:60]
     if kind == "missing":
         return InvalidParams(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")

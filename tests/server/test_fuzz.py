@@ -80,8 +80,11 @@ def test_client_urls_never_fetched(http: httpx.Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bait:
         bait.settimeout(0.5)
         url = f"http://127.0.0.1:{bait.getsockname()[1]}/x.png"
-        fields = ("image", "image_url", "mask", "callback", "webhook", "url", "user", "safety_identifier", "prompt")
-        body: dict[str, Any] = {"size": "64x64", "num_inference_steps": 1, "prompt": url, **dict.fromkeys(fields, url)}
-        assert http.post(GENERATIONS, json=body, headers={"referer": url, "x-callback": url}).status_code == 200
+        headers = {"referer": url, "x-callback": url}
+        fields = ("callback", "webhook", "url", "user", "safety_identifier", "prompt")
+        body: dict[str, Any] = {"size": "64x64", "num_inference_steps": 1, **dict.fromkeys(fields, url)}
+        assert http.post(GENERATIONS, json=body, headers=headers).status_code == 200
+        for name in ("image", "image_url", "mask"):
+            check_refused(http.post(GENERATIONS, json={**body, name: url}, headers=headers))
         with pytest.raises(TimeoutError):
             bait.accept()

@@ -42,6 +42,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": "7"}, "seed", TYPE),
     ({"seed": 1e-3}, "seed", TYPE),
     ({"seed": float("inf")}, "seed", TYPE),
+    ({"steps": 4.5}, "steps", TYPE),
     ({"partial_images": 0.5}, "partial_images", TYPE),
     ({"output_compression": float("nan")}, "output_compression", TYPE),
     ({"num_inference_steps": False}, "num_inference_steps", TYPE),

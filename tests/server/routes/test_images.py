@@ -124,7 +124,8 @@ def png_settings(image: bytes) -> dict[str, Any]:
         ({"size": "100x75"}, (100, 75)),
         ({"size": "33*64"}, (33, 64)),
         ({"size": " 64 X 95 "}, (64, 95)),
-        ({"size": "16:9"}, (320, 180)),
+        ({"width": 65.0, "height": 33.0}, (65, 33)),
+        ({"aspect_ratio": "16:9", "size": ""}, (320, 180)),
     ],
     ids=str,
 )
@@ -145,6 +146,16 @@ def test_size_off_grid_is_exact(
 def test_size_off_grid_is_centre_of_next_grid_size(http: httpx.Client) -> None:
     [whole], [part] = (decoded(generate(http, size=size, seed=3)) for size in ("96x64", "71x41"))
     assert np.array_equal(pixels(part), pixels(whole)[11:52, 12:83])
+
+
+def test_synonyms_give_same_image(http: httpx.Client) -> None:
+    named = {"num_inference_steps": 3, "guidance_scale": 2.0, "size": "64x96", "seed": 9, "negative_prompt": "grey"}
+    common = {"steps": 3, "cfg_scale": 2, "width": 64, "height": 96, "noise_seed": 9, "negativePrompt": "grey"}
+    answers = [
+        http.post("/v1/images/generations", json={"prompt": "a red circle", **fields}) for fields in (named, common)
+    ]
+    assert decoded(answers[0].json()) == decoded(answers[1].json())
+    assert "x-ignored-params" not in answers[1].headers
 
 
 @pytest.mark.parametrize("seed", [2**53 + 1, 2**63, 2**64 - 1])
@@ -338,6 +349,10 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     ({"size": "0x0"}, "size", VALUE, "nearest valid size"),
     ({"size": "31x1000"}, "size", VALUE, "32x1000"),
     ({"size": "4097x1000"}, "size", VALUE, "4096x1000"),
+    ({"width": 16, "height": 1000}, "size", VALUE, "32x1000"),
+    ({"aspect_ratio": "1:1000"}, "size", VALUE, "between 32 and 4096"),
+    ({"init_image": "AA=="}, "init_image", "unknown_parameter", "from text alone"),
+    ({"steps": 3}, "num_inference_steps", VALUE, "num_inference_steps and steps"),
     ({"size": "8192x8192"}, "size", VALUE, "4096x4096"),
     ({"size": "999999999x32"}, "size", VALUE, "nearest"),
     ({"size": "large"}, "size", VALUE, "WIDTHxHEIGHT"),

@@ -1,0 +1,132 @@
+"""Fields of other image APIs: honoured, refused by name, or ignored where they ask for nothing."""
+
+from typing import Any
+
+import pytest
+
+from engine import InvalidParams
+from server.schemas import parse_generation
+
+HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"width": 640, "height": 480}, {"size": "640x480"}),
+    ({"width": 640.0, "height": 480.0}, {"size": "640x480"}),
+    ({"Width": 640, "Height": 480}, {"size": "640x480"}),
+    ({"width": 640, "height": 480, "size": "auto"}, {"size": "640x480"}),
+    ({"width": 640, "height": 480, "size": "640*480"}, {"size": "640*480"}),
+    ({"image_size": "640x480"}, {"size": "640x480"}),
+    ({"aspect_ratio": "16:9"}, {"size": "16:9"}),
+    ({"steps": 9}, {"num_inference_steps": 9}),
+    ({"steps": 9, "num_inference_steps": 9}, {"num_inference_steps": 9}),
+    ({"num_steps": 9.0}, {"num_inference_steps": 9}),
+    ({"sample_steps": 9}, {"num_inference_steps": 9}),
+    ({"numInferenceSteps": 9}, {"num_inference_steps": 9}),
+    ({"cfg_scale": 3}, {"guidance_scale": 3.0}),
+    ({"cfgScale": 3}, {"guidance_scale": 3.0}),
+    ({"guidance": 3.5}, {"guidance_scale": 3.5}),
+    ({"guidance-scale": 3.5}, {"guidance_scale": 3.5}),
+    ({"num_images": 2}, {"n": 2}),
+    ({"num_images_per_prompt": 2}, {"n": 2}),
+    ({"numberOfImages": 2}, {"n": 2}),
+    ({"batch_size": 2, "num_outputs": 2}, {"n": 2}),
+    ({"negative": "grey"}, {"negative_prompt": "grey"}),
+    ({"negativePrompt": "grey"}, {"negative_prompt": "grey"}),
+    ({"noise_seed": 2**64 - 1}, {"seed": 2**64 - 1}),
+    ({"outputFormat": "webp"}, {"output_format": "webp"}),
+    ({"model_name": "demo"}, {"model": "demo"}),
+]
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"image": "data:image/png;base64,AA=="}, "image", "from text alone"),
+    ({"images": ["AA=="]}, "images", "from text alone"),
+    ({"init_image": "AA=="}, "init_image", "from text alone"),
+    ({"inputImage": "AA=="}, "inputImage", "from text alone"),
+    ({"mask": "AA=="}, "mask", "from text alone"),
+    ({"controlnet": {"model": "canny"}}, "controlnet", "from text alone"),
+    ({"ip_adapter": "x"}, "ip_adapter", "from text alone"),
+    ({"loras": [{"path": "x"}]}, "loras", "one model"),
+    ({"lora": "x"}, "lora", "one model"),
+    ({"refiner": "x"}, "refiner", "one model"),
+    ({"scheduler": "euler"}, "scheduler", "solver"),
+    ({"sampler_name": "DPM++ 2M"}, "sampler_name", "solver"),
+    ({"clip_skip": 2}, "clip_skip", "solver"),
+    ({"style_preset": "anime"}, "style_preset", "prompt"),
+    ({"prompt_upsampling": True}, "prompt_upsampling", "prompt"),
+    ({"hires_fix": True}, "hires_fix", "as it is generated"),
+    ({"tiling": True}, "tiling", "as it is generated"),
+    ({"extra_body": {"seed": 1}}, "extra_body", "beside the prompt"),
+    ({"svg": {"model": "x"}}, "svg", "no vector graphics"),
+    ({"width": 640}, "width", "width and height"),
+    ({"height": 640, "size": "640x640"}, "height", "width and height"),
+]
+NOTHING: list[dict[str, Any]] = [
+    {"image": ""},
+    {"images": []},
+    {"controlnet": {}},
+    {"loras": []},
+    {"tiling": False},
+    {"scheduler": "default"},
+    {"sampler": "none"},
+    {"clip_skip": 0},
+]
+CONTRADICTIONS: list[tuple[dict[str, Any], str, list[str]]] = [
+    ({"steps": 9, "num_inference_steps": 10}, "num_inference_steps", ["steps", "num_inference_steps"]),
+    ({"cfg_scale": 9, "guidance": 10}, "guidance_scale", ["cfg_scale", "guidance"]),
+    ({"negative": "grey", "negative_prompt": "red"}, "negative_prompt", ["negative ", "negative_prompt"]),
+    ({"num_images": 1, "n": 2}, "n", ["num_images", "n "]),
+    ({"width": 640, "height": 480, "size": "480x640"}, "size", ["width and height", "size"]),
+    ({"aspect_ratio": "1:1", "size": "480x640"}, "size", ["aspect_ratio", "size"]),
+]
+
+
+@pytest.mark.parametrize(("sent", "expected"), HONOURED, ids=str)
+def test_synonyms_honoured(sent: dict[str, Any], expected: dict[str, Any]) -> None:
+    request, ignored = parse_generation({"prompt": "a cat", **sent})
+    assert request.model_dump(exclude_none=True) == {"prompt": "a cat", **expected}
+    assert ignored == []
+
+
+@pytest.mark.parametrize(("sent", "name", "words"), REFUSED, ids=str)
+def test_unsupported_fields_refused_by_name(sent: dict[str, Any], name: str, words: str) -> None:
+    with pytest.raises(InvalidParams, match=words) as caught:
+        parse_generation({"prompt": "a cat", **sent})
+    assert (caught.value.param, caught.value.code) == (name, "unknown_parameter")
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("sent", NOTHING, ids=str)
+def test_unsupported_fields_without_value_ignored(sent: dict[str, Any]) -> None:
+    _, ignored = parse_generation({"prompt": "a cat", **sent})
+    assert ignored == list(sent)
+
+
+@pytest.mark.parametrize(("sent", "param", "names"), CONTRADICTIONS, ids=str)
+def test_contradicting_synonyms_refused(sent: dict[str, Any], param: str, names: list[str]) -> None:
+    with pytest.raises(InvalidParams, match="differ") as caught:
+        parse_generation({"prompt": "a cat", **sent})
+    assert caught.value.param == param
+    assert all(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ({"steps": "9"}, "steps"),
+        ({"cfg_scale": [3]}, "cfg_scale"),
+        ({"resolution": 1024}, "resolution"),
+        ({"width": "640", "height": 480}, "width"),
+        ({"width": 640, "height": True}, "height"),
+        ({"width": 640.5, "height": 480}, "width"),
+        ({"width": float("nan"), "height": 480}, "width"),
+    ],
+    ids=str,
+)
+def test_wrong_type_of_synonym_named(sent: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidParams, match=name) as caught:
+        parse_generation({"prompt": "a cat", **sent})
+    assert (caught.value.param, caught.value.code) == (name, "invalid_type")
+
+
+@pytest.mark.parametrize(("name", "field"), [("steps", "num_inference_steps"), ("cfgScale", "guidance_scale")])
+def test_strict_refuses_synonym_and_names_field(name: str, field: str) -> None:
+    with pytest.raises(InvalidParams, match=f"Did you mean '{field}'") as caught:
+        parse_generation({"prompt": "a cat", name: 3}, strict=True)
+    assert caught.value.param == name
