@@ -102,7 +102,9 @@ class Replica:
             loading.cancel()
             self.ready, was_ready = False, self.ready
             self._disarm_watchdog()
-            await self.process.stop(STOP_SECONDS if was_ready else 0.0)  # a loading process reads no commands
+            ended = self.process.ended
+            loads = not was_ready and (ended.cancelled() or not ended.done())  # and so reads no commands
+            await self.process.stop(0.0 if loads else STOP_SECONDS)
         return was_ready
 
     async def _watch_loading(self, process: EngineProcess) -> None:

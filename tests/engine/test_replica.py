@@ -186,7 +186,9 @@ def test_hung_reload_killed_then_next_attempt_serves(
 )
 def test_end_of_process_named(end: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        f"import os, signal, sys\nif '--multiprocessing-fork' in sys.orig_argv:\n    {end}\n"
+        "import os, signal, sys, threading\n"
+        "if '--multiprocessing-fork' in sys.orig_argv:\n"  # a second later the parent has sent it its arguments
+        f"    threading.Timer(1, lambda: {end}).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
