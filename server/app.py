@@ -28,6 +28,7 @@ from .s3_store import S3Store
 from .schemas import ErrorResponse
 from .settings import ServerConfig
 from .tracing import NoTraces, OTLPTraces
+from .urls import TrustedProxies, trusted_addresses
 
 log = logging.getLogger("sana.app")
 EXPOSED_HEADERS = [
@@ -106,6 +107,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     app.add_middleware(HeadAsGet)
     app.add_middleware(NormalPaths)
     app.add_middleware(AccessLog)
+    app.add_middleware(TrustedProxies, trusted_hosts=trusted_addresses(config.trusted_proxies))
     return app
 
 

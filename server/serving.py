@@ -21,7 +21,7 @@ from .app import create_app
 from .listening import listen, url_of
 from .protocol import JSONH11Protocol
 from .settings import ServerConfig
-from .urls import TrustedProxies, check_url, trusted_addresses
+from .urls import check_url
 
 log = logging.getLogger("sana.serving")
 SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         self.signalled = 0.0
         super().__init__(
             uvicorn.Config(
-                TrustedProxies(self.app, trusted_addresses(config.trusted_proxies)),  # type: ignore[arg-type]
+                self.app,
                 http=JSONH11Protocol,
                 ws="none",
                 proxy_headers=False,
