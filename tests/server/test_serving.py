@@ -62,7 +62,8 @@ def test_bad_start_value_is_one_line(
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name, path in {"FILE": tmp_path / "file", "BINARY": tmp_path / "binary", "FOLDER": tmp_path}.items():
         flags, words = flags.replace(name, str(path)), words.replace(name, str(path))
-    assert main(["serve", "--port", "0", *flags.split()]) == 1
+    absent = str(tmp_path / "absent")  # ends a server that accepts the flags
+    assert main(["serve", "--port", "0", "--model", absent, *flags.split()]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("sana: ")
     assert words in line
