@@ -14,6 +14,7 @@ from .errors import (
     RequestCancelled,
     SanaError,
 )
+from .host import STOP_SIGNALS
 from .logs import configure_logs
 from .params import (
     LIMITS,
@@ -26,7 +27,6 @@ from .params import (
     check_limits,
     check_params,
 )
-from .process import STOP_SIGNALS
 from .stats import EngineStats, Forwards, StepReport
 from .types import (
     STAGES,

@@ -1,4 +1,4 @@
-"""Memory and CPUs that this process may use: those of the host, or less under a control group (v1, v2). Torch-free.
+"""The host: its signals, and the memory and CPUs that this process may use under control groups (v1, v2). Torch-free.
 
 A group's limit also binds the groups below it, so the smallest limit between the process's group and the root applies.
 Formats: cgroups(7), proc_pid_mountinfo(5) and the kernel's cgroup-v1 and cgroup-v2 documents.
@@ -7,11 +7,14 @@ Formats: cgroups(7), proc_pid_mountinfo(5) and the kernel's cgroup-v1 and cgroup
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+"""What terminals and service managers send, often to every process. Only the parent acts on them."""
 ROOT = Path("/")
 NO_LIMIT = 2**60
 """Bytes from which a v1 limit means none: the kernel's largest counter, a little below 2^63."""

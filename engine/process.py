@@ -15,13 +15,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from .config import EngineConfig
+from .host import STOP_SIGNALS
 from .messages import Command, Report, Stop
 
 log = logging.getLogger(__name__)
 KILL = 9
 """SIGKILL, which Windows does not name. The kernel sends it when memory runs out."""
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-"""What terminals and service managers send, often to every process. Only the parent acts on them."""
 
 
 class EngineProcess:

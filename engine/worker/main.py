@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from ..config import EngineConfig
 from ..errors import EngineUnavailable, SanaError
+from ..host import STOP_SIGNALS
 from ..logs import configure_logs
 from ..messages import Cancel, Command, Ready, Report, StartFailed, Stop
-from ..process import STOP_SIGNALS
 from ..types import Failed
 
 if TYPE_CHECKING:
