@@ -15,6 +15,10 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2> /dev/null),,https://downloa
 # Modules compile on first import; compiling all of them here doubles the CPU time of the installation (60 s against 28).
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 
+# Even where the environment forbids bytecode caches: without them every process compiles torch and transformers again,
+# which doubles the start of an engine (8 s against 4).
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: install serve test test-newest lint images clean
 
 install: .venv/installed
@@ -24,7 +28,7 @@ serve: .venv/installed
 
 # Two workers, each with its own servers: a third would share the cores that CI and small machines have.
 test: lint
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Every dependency as new as pyproject.toml allows, in an environment of its own. Only torch starts from the pin, for
 # its CPU build. The tests of deployment are left out: they are about the pins.
@@ -32,7 +36,7 @@ test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	$(if $(TORCH_INDEX),$(subst .venv/,.venv-newest/,$(PIP)) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch)
 	.venv-newest/bin/python -m pip install --no-compile --upgrade --upgrade-strategy eager --editable '.[s3,otel,test]'
-	.venv-newest/bin/python -m pytest -n 2 --dist loadfile --ignore tests/deploy $(ARGS)
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/deploy $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/python -m ruff check

@@ -23,7 +23,9 @@ except ModuleNotFoundError as error:
         """The function as it is, for `@triton.jit` and for `@triton.jit(...)`."""
         return function or (lambda function: function)
 
-    triton = SimpleNamespace(jit=jit, knobs=SimpleNamespace(runtime=SimpleNamespace(interpret=False)))
+    triton = SimpleNamespace(
+        jit=jit, knobs=SimpleNamespace(runtime=SimpleNamespace(interpret=False), language=SimpleNamespace())
+    )
     tl = SimpleNamespace(constexpr=constexpr, tensor=object, tuple=tuple)
 
 __all__ = ["tl", "triton"]

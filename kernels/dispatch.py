@@ -10,14 +10,16 @@ from ._triton import triton
 
 # Fused multiply-adds, with which the kernels are tested and measured: on by default before Triton 3.10, off from then.
 triton.knobs.language.default_fp_fusion = True
+NO_TRITON = ("cpu", "mps")
+"""Devices on which every op runs its reference. Tests compile kernels from tensors on the meta device."""
 
 
 def uses_kernels(x: torch.Tensor) -> bool:
-    """Whether an op on x runs its kernel: on CUDA, and in Triton's interpreter, which tests enable.
+    """Whether an op on x runs its kernel: on GPUs that Triton compiles for, and in its interpreter, which tests enable.
 
     Training runs the references everywhere: the kernels have no backward pass.
     """
-    return not x.requires_grad and (x.device.type == "cuda" or bool(triton.knobs.runtime.interpret))
+    return not x.requires_grad and (x.device.type not in NO_TRITON or bool(triton.knobs.runtime.interpret))
 
 
 def dot_precision(x: torch.Tensor) -> str:

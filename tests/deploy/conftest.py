@@ -104,7 +104,7 @@ def server(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], st
         assert process.stdout is not None
         try:
             line = process.stdout.readline()  # empty if the process exits before it is ready
-            port = re.search(r"http://0\.0\.0\.0:(\d+)", line)  # a container must listen on all its addresses
+            port = re.search(r"http://127\.0\.0\.1:(\d+)", line)
             assert port, f"{line!r}, then:\n{log.read_text()}"
             yield process, port[1]
         finally:

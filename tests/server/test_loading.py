@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from engine.checkpoints.hub import DEMO
+from engine.checkpoints.locate import DEMO
 
 from .live import ENVIRONMENT, SANA
 

@@ -47,7 +47,7 @@ def test_slash_of_model_id_kept(server: LiveServer, model: str) -> None:
         "/v1/v1/images/generations",
         "/v1/images",
         "/v1",
-        "/openai/v1/models",
+        "/openai/v2/models",
         "/",
         "/api/generate",
     ],

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
+from benchmarks.psnr import psnr
 from engine import CheckpointError, GenerationParams
 from engine.checkpoints.checkpoint import SolverConfig
 from engine.checkpoints.diffusers import open_folder, read_solver, read_transformer
@@ -16,7 +17,7 @@ from engine.checkpoints.locate import locate_model
 from engine.models.configs import SanaConfig
 
 from ...checkpoints import FAMILIES
-from ...reference import draw_reference, load_reference, psnr, quiet
+from ...reference import generate_reference, load_reference, quiet
 from ..worker.stepping import Engine
 
 PARTS = ("transformer", "scheduler", "text_encoder", "tokenizer", "vae")
@@ -135,7 +136,7 @@ def test_solver_flow_match_euler_images_match_diffusers(folder: Path) -> None:
     edit_json(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
     params = GenerationParams("a cat", 64, 64, 5, 4.5, seed=3)
     (ours,) = Engine(folder).generate([params])
-    assert psnr(ours[0], draw_reference(load_reference(folder, sprint=False), params)[0]) >= 50
+    assert psnr(ours[0], generate_reference(load_reference(folder, sprint=False), params)[0]) >= 50
     for setting in ("use_dynamic_shifting", "use_karras_sigmas", "invert_sigmas"):
         edit_json(folder / "scheduler" / "scheduler_config.json", **{setting: True})
         with pytest.raises(CheckpointError, match=f"{setting} must be False"):
