@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -106,6 +107,8 @@ def server(environment: Environment) -> Iterator[tuple[subprocess.Popen[str], st
             line = process.stdout.readline()  # empty if the process exits before it is ready
             port = re.search(r"http://127\.0\.0\.1:(\d+)", line)
             assert port, f"{line!r}, then:\n{log.read_text()}"
+            with socket.create_connection(("127.0.0.2", int(port[1]))):
+                pass  # a container must listen on all its addresses
             yield process, port[1]
         finally:
             process.terminate()
