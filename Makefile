@@ -16,7 +16,7 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2> /dev/null),,https://downloa
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 
 # Even where the environment forbids bytecode caches: without them every process compiles torch and transformers again,
-# which doubles the start of an engine (8 s against 4).
+# and an engine starts more slowly.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: install serve test test-newest lint images clean
