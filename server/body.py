@@ -10,6 +10,8 @@ from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedC
 
 DRAINED_BODIES = 16
 """Times the limit that a too large body is still read, and dropped: a client that is sending reads no response."""
+COMPRESSED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "zlib": b"\x78\x9c"}
+"""First bytes of compressed data: some clients compress without saying so, and JSON never begins like this."""
 BODY_SECONDS = 30.0  # a prompt is small: a slower client only holds the connection
 
 
@@ -30,8 +32,14 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
             body = await read_body(request, limit)
     except TimeoutError:
         raise RequestTooSlow(f"the body must arrive within {BODY_SECONDS:g} s") from None
+    for name, magic in COMPRESSED.items():
+        if body.startswith(magic):
+            raise UnsupportedEncoding(f"the body must not be compressed, got {name} data")
     try:
         value = json.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        wrong = f"{body[error.start]:#04x} at position {error.start}"
+        raise InvalidBody(f"the body must be valid JSON in UTF-8, got the byte {wrong}") from None
     except (ValueError, RecursionError) as error:  # RecursionError: nested deeper than any valid request
         raise InvalidBody(f"the body must be valid JSON: {error}") from None
     if not isinstance(value, dict):

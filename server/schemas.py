@@ -30,8 +30,20 @@ def whole(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(whole)]
 
 
+def word(value: object) -> object:
+    """A word of a fixed set in lower case, by its usual name: HD, jpg, image/png, base64."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower().removeprefix("image/").removeprefix(".")
+    return {"jpg": "jpeg", "base64": "b64_json", "b64": "b64_json"}.get(text, text)
+
+
+Word = BeforeValidator(word)
+
+
 class ImageGenerationRequest(BaseModel):
-    """Body of POST /v1/images/generations. Types are strict: "2", true and 1.5 are no integers. None means "not given".
+    """Body of POST /v1/images/generations. Types are strict: "2", true and 1.5 are no integers. None and ""
+    mean "not given".
 
     A field that cannot change what the client sees is accepted and ignored; one that would falsify the response is
     refused. The engine checks ranges.
@@ -43,11 +55,11 @@ class ImageGenerationRequest(BaseModel):
     model: str | None = None
     n: Annotated[Whole, limited("n")] | None = None
     size: str | None = None
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
-    response_format: Literal["b64_json", "url"] | None = None
-    output_format: ImageFormat | None = None
+    quality: Annotated[Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"], Word] | None = None
+    response_format: Annotated[Literal["b64_json", "url"], Word] | None = None
+    output_format: Annotated[ImageFormat, Word] | None = None
     output_compression: Annotated[Whole, limited("output_compression")] | None = None
-    background: Literal["auto", "opaque"] | None = None
+    background: Annotated[Literal["auto", "opaque"], Word] | None = None
     stream: bool | None = None
     partial_images: Annotated[Whole, limited("partial_images")] | None = None
 
@@ -56,16 +68,16 @@ class ImageGenerationRequest(BaseModel):
     num_inference_steps: Annotated[Whole, limited("num_inference_steps")] | None = None
     guidance_scale: Annotated[float, limited("guidance_scale")] | None = None
     negative_prompt: str | None = None
-    priority: Priority | None = None
+    priority: Annotated[Priority, Word] | None = None
     timeout: (
         Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS})] | None
     ) = None
     embed_params: bool | None = None
 
     # accepted and ignored
-    style: Literal["vivid", "natural"] | None = None
-    moderation: Literal["auto", "low"] | None = None
-    complexity: Literal["low", "medium", "high"] | None = None
+    style: Annotated[Literal["vivid", "natural"], Word] | None = None
+    moderation: Annotated[Literal["auto", "low"], Word] | None = None
+    complexity: Annotated[Literal["low", "medium", "high"], Word] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     max_tokens: int | None = None  # of chat; LiteLLM's health check adds it
@@ -201,7 +213,7 @@ def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageG
         strict: unknown names are errors, synonyms of fields included.
     """
     fields = ImageGenerationRequest.model_fields
-    refuse_unsupported(body)
+    refuse_unsupported(body, fields)
     for name in body:
         if strict and name not in fields:
             shown = printable(name)[:60]
@@ -209,14 +221,19 @@ def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageG
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise InvalidParams(f"Unknown parameter: {shown!r}.{hint}", shown, "unknown_parameter")
     body, sent = replace_synonyms(body, fields)
-    known = {name: value for name, value in body.items() if name in fields}
+    known = {name: value for name, value in body.items() if name in fields and (name == "prompt" or not blank(value))}
     try:
         request = ImageGenerationRequest.model_validate(known)
     except ValidationError as error:
         raise invalid_params(error.errors()[0], sent) from None
     if request.partial_images is not None:  # without `stream` the engine never sees it
         check_limits("partial_images", request.partial_images)
-    return request, [name for name in body if name not in known]
+    return request, [name for name in body if name not in fields]
+
+
+def blank(value: object) -> bool:
+    """Whether a value is an empty text, which forms send for a field that was not filled in."""
+    return isinstance(value, str) and not value.strip()
 
 
 def invalid_params(fault: ErrorDetails, sent: Mapping[str, str]) -> InvalidParams:

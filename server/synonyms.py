@@ -7,57 +7,76 @@ from typing import Any
 from engine import InvalidParams
 
 from .http_errors import printable
-from .request_params import SIZE, is_default_size
+from .request_params import RANDOM, SIZE, is_default_size
 
 SYNONYMS = {
-    "num_inference_steps": ("steps", "num_steps", "n_steps", "inference_steps", "sample_steps", "sampling_steps"),
+    "num_inference_steps": (
+        *("steps", "num_steps", "n_steps", "step_count", "num_inference_step", "inference_steps", "sample_steps"),
+        *("sampling_steps", "num_sampling_steps", "denoising_steps", "num_denoising_steps", "diffusion_steps"),
+        "ddim_steps",
+    ),
     "guidance_scale": ("guidance", "cfg", "cfg_scale", "classifier_free_guidance", "unconditional_guidance_scale"),
     "n": (
-        *("num_images", "num_images_per_prompt", "num_outputs", "num_samples", "n_samples", "n_images", "n_iter"),
-        *("number_of_images", "number_of_results", "image_count", "batch_size"),
+        *("num_images", "num_image", "num_images_per_prompt", "num_outputs", "num_samples", "num_generations"),
+        *(
+            "num_variations",
+            "number_of_images",
+            "number_of_results",
+            "number_results",
+            "images_per_prompt",
+            "n_samples",
+        ),
+        *("n_images", "n_iter", "image_count", "sample_count", "candidate_count", "batch_count", "batch_size"),
+        *("count", "quantity", "samples"),
     ),
-    "negative_prompt": ("negative", "neg_prompt", "negative_text", "undesired_content", "uc"),
-    "seed": ("random_seed", "noise_seed", "manual_seed", "generator_seed"),
-    "size": ("image_size", "resolution", "dimensions", "aspect_ratio", "ratio", "width and height"),
-    "model": ("model_id", "model_name", "checkpoint", "ckpt_name"),
-    "output_format": ("format", "image_format", "file_format"),
+    "negative_prompt": ("negative", "neg", "neg_prompt", "negative_text", "undesired_content", "uc"),
+    "seed": ("random_seed", "noise_seed", "manual_seed", "generator_seed", "initial_seed", "rng_seed", "seed_value"),
+    "size": (
+        *("image_size", "img_size", "output_size", "resolution", "dimensions", "aspect_ratio", "ratio", "aspect"),
+        *("image_aspect_ratio", "width and height"),
+    ),
+    "model": (
+        *("model_id", "model_name", "base_model", "checkpoint", "checkpoint_name", "ckpt_name", "engine", "engine_id"),
+    ),
+    "output_format": (
+        *("format", "image_format", "file_format", "file_type", "mime_type", "output_mime_type", "response_mime_type"),
+    ),
+    "output_compression": ("output_quality", "image_quality", "jpeg_quality", "webp_quality", "compression_quality"),
 }
 """Synonyms of each field. Its own name in another spelling, like guidanceScale, is one too."""
 SIDES = ("width", "height")
 
 REFUSED = {
     "This server generates images from text alone": (
-        *("image", "images", "image_url", "image_urls", "image_prompt", "image_prompts", "image_base64", "img_url"),
-        *("init_image", "init_images", "input_image", "input_images", "start_image", "source_image", "base_image"),
-        *("reference_image", "reference_images", "ref_image", "ref_images", "subject_reference", "style_reference"),
-        *("mask", "masks", "mask_image", "mask_url", "control_image", "control_images", "controlnet", "controlnets"),
-        *("control_net", "controlnet_conditioning_scale", "ip_adapter", "ip_adapters", "ip_adapter_image"),
+        *("image", "img", "photo", "picture", "mask", "inpaint", "inpainting", "outpaint", "outpainting", "control"),
+        *("controlnet", "reference", "ref", "redux", "pose", "depth", "canny", "ip"),
     ),
     "This server serves one model without additions": (
-        *("lora", "loras", "lora_weights", "lora_url", "lora_urls", "lora_path", "lora_scale", "lora_scales"),
-        *("adapters", "adapter", "hypernetwork", "textual_inversion", "embeddings", "refiner", "refiner_checkpoint"),
-        *("vae", "sd_model_checkpoint", "override_settings", "alwayson_scripts", "script_name"),
+        *("lora", "lycoris", "adapter", "hypernetwork", "inversion", "embedding", "refiner", "vae", "weights"),
+        *("override", "script", "checkpoint"),
     ),
     "The model's own solver is used; set num_inference_steps": (
-        *("scheduler", "sampler", "sampler_name", "sampler_index", "sampling_method", "sample_method", "solver"),
-        *("sigmas", "timesteps", "shift", "flow_shift", "eta", "clip_skip", "guidance_rescale", "true_cfg_scale"),
-        *("pag_scale", "variation_seed", "subseed", "subseed_strength", "latents", "prompt_embeds"),
+        *("scheduler", "schedule", "sampler", "sampling", "sample", "solver", "sigma", "karras", "timestep", "shift"),
+        *("eta", "clip", "pag", "latent", "embeds", "subseed"),
     ),
-    "Write it into the prompt": (
-        *("style_preset", "style_id", "styles", "style_type", "prompt_2", "prompt_3", "prompts", "text_prompts"),
-        *("enhance_prompt", "prompt_enhancer", "prompt_extend", "prompt_upsampling", "magic_prompt"),
+    "Send num_inference_steps": ("step",),
+    "Send guidance_scale": ("guidance", "cfg"),
+    "Send seed; image k uses seed + k": ("seed",),
+    "Send width and height, or size, like 1024x768": (
+        *("width", "height", "w", "h", "ar", "aspect", "orientation", "megapixels", "resolution"),
     ),
+    "Write it into the prompt": ("style", "prompt", "negative", "palette", "color"),
     "The image is sent as it is generated": (
-        *("upscale", "upscaler", "upscale_factor", "enable_hr", "hires_fix", "hr_scale", "hr_upscaler", "face_fix"),
-        *("restore_faces", "tiling", "remove_background", "transparent_background", "watermark", "grayscale"),
+        *("upscale", "upscaler", "upscaling", "hires", "hr", "face", "tiling", "tile", "seamless", "background"),
+        *("transparent", "transparency", "watermark", "grayscale", "sharpness"),
     ),
-    "This server generates no animations and no vector graphics": (
-        *("svg", "frame_count", "frame_duration_ms", "num_frames", "fps"),
-    ),
-    "Send its entries beside the prompt": ("extra_body", "extra_params", "parameters", "options"),
+    "This server generates no animations and no vector graphics": ("svg", "frame", "fps", "video"),
 }
-"""Names of what this server does not do, each with what is offered; a value that asks for nothing is ignored."""
-NOTHING = ("", "auto", "none", "default")
+"""Words in the names of what this server does not do, each with what is offered."""
+WRAPPERS = ("extra_body", "extra_params", "parameters", "options", "input", "inputs")
+HARMLESS = ("id", "name", "filename", "cache", "language")
+"""Words by which a name with `image` or `prompt` means no content, such as prompt_cache_key."""
+NOTHING = ("", "auto", "none", "default", "null", "false", "off")
 
 
 def fold(name: str) -> str:
@@ -66,15 +85,47 @@ def fold(name: str) -> str:
 
 
 FIELDS = {fold(name): field for field, names in SYNONYMS.items() for name in (field, *names)}
-OFFERS = {fold(name): offer for offer, names in REFUSED.items() for name in names}
+WRAPPED = {fold(name) for name in WRAPPERS}
+OFFERS = {word: offer for offer, words in REFUSED.items() for word in words}
 
 
-def refuse_unsupported(body: dict[str, Any]) -> None:
+def refuse_unsupported(body: dict[str, Any], fields: Collection[str]) -> None:
     """Raises InvalidParams for what would change the image and cannot be honoured."""
+    known = {*FIELDS, *map(fold, fields), *SIDES}
     for name, value in body.items():
-        nothing = not value or (isinstance(value, str) and value.strip().lower() in NOTHING)
-        if fold(name) in OFFERS and not nothing:
-            raise InvalidParams(f"Unknown parameter: '{name}'. {OFFERS[fold(name)]}.", name, "unknown_parameter")
+        if fold(name) not in known and not asks_nothing(value) and (offer := offer_instead(name, value)):
+            shown = printable(name)[:60]
+            raise InvalidParams(f"Unknown parameter: '{shown}'. {offer}.", shown, "unknown_parameter")
+
+
+def asks_nothing(value: object) -> bool:
+    """Whether a value leaves its feature off: false, 0, -1 for a random seed, "none", or a list of these."""
+    if isinstance(value, dict | list):
+        return all(map(asks_nothing, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str):
+        return value.strip().lower() in NOTHING
+    return value in (0, RANDOM, None)
+
+
+def offer_instead(name: str, value: object) -> str | None:
+    """What to do instead of sending a field that would change the image; None for one that would not."""
+    if fold(name) in WRAPPED:
+        return "Send its entries beside the prompt"
+    words = [word.lower() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name[:200])]
+    for word in words:
+        stem = word if word in OFFERS else word.removesuffix("s")
+        if stem in ("image", "img", "prompt") and not carries_content(stem, words, value):
+            continue
+        if stem in OFFERS:
+            return OFFERS[stem]
+    return None
+
+
+def carries_content(stem: str, words: list[str], value: object) -> bool:
+    """Whether a field named after an image or a prompt holds one, unlike send_images=true or prompt_strength=0.8."""
+    switch = isinstance(value, bool) and stem != "prompt"  # enhance_prompt=true changes the prompt
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return not (switch or number or any(word in HARMLESS for word in words))
 
 
 def replace_synonyms(body: dict[str, Any], fields: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -99,6 +150,9 @@ def replace_synonyms(body: dict[str, Any], fields: Collection[str]) -> tuple[dic
 
 def join_sides(body: dict[str, Any]) -> dict[str, Any]:
     """The body with `width` and `height` as one size. Raises InvalidParams for one of them without the other."""
+    for name, value in body.items():  # fal's image_size is an object
+        if FIELDS.get(fold(name)) == "size" and isinstance(value, dict) and value.keys() == set(SIDES):
+            return join_sides({key: entry for key, entry in body.items() if key != name} | value)
     sides = {fold(name): value for name, value in body.items() if fold(name) in SIDES}
     if not sides:
         return body

@@ -1,5 +1,7 @@
 import asyncio
+import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from server.body import DRAINED_BODIES, read_json
-from server.http_errors import BodyTooLarge, InvalidBody, UnsupportedContentType
+from server.http_errors import BodyTooLarge, InvalidBody, UnsupportedContentType, UnsupportedEncoding
 
 LIMIT = 1000
 
@@ -51,6 +53,28 @@ def test_content_type_must_be_json(content_type: str | None) -> None:
 )
 def test_invalid_json_refused(body: bytes) -> None:
     with pytest.raises(InvalidBody, match="must be valid JSON"):
+        read(body)
+
+
+@pytest.mark.parametrize(
+    "body", ['{"prompt": "Käfer"}'.encode("latin-1"), '{"prompt": "a"}'.encode("utf-16"), b'{"a": "\xff"}']
+)
+def test_other_encoding_than_utf8_named(body: bytes) -> None:
+    """PowerShell 5 sends Latin-1, and PowerShell's redirected files are UTF-16."""
+    with pytest.raises(InvalidBody, match=r"in UTF-8, got the byte 0x(e4|ff) at position \d+$"):
+        read(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("gzip", gzip.compress(b'{"prompt": "a cat"}')),
+        ("zlib", zlib.compress(b'{"prompt": "a cat"}')),
+        ("zstd", b"\x28\xb5\x2f\xfd\x04\x00"),
+    ],
+)
+def test_unlabelled_compression_named(name: str, body: bytes) -> None:
+    with pytest.raises(UnsupportedEncoding, match=f"must not be compressed, got {name} data"):
         read(body)
 
 

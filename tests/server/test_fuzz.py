@@ -36,7 +36,6 @@ RAW = [
     b'{"prompt": "a cat"} {"prompt": "a dog"}',
     b'\xef\xbb\xbf{"prompt": ""}',
     '{"prompt": "a cat"}'.encode("utf-16"),
-    b"\x1f\x8b\x08\x00",
     b"prompt=a+cat",
 ]
 
