@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from .schemas import ErrorResponse
 from .settings import ServerConfig
 from .tracing import NoTraces, OTLPTraces
 from .urls import TrustedProxies, trusted_addresses
+from .writing import OutputError
 
 log = logging.getLogger("sana.app")
 EXPOSED_HEADERS = [
@@ -123,6 +125,8 @@ def open_store(place: str, config: ServerConfig) -> FileStore:
     """The store of --files. Raises SanaError if it is unusable."""
     if place.startswith("s3://"):
         return S3Store(place, config.files_max_age)
+    if not place.strip() or re.match(r"\w+:/|s3:", place, re.IGNORECASE):  # would become a folder of that name
+        raise OutputError(f"--files must be a folder or s3://BUCKET/PREFIX, got {place!r}")
     return DirectoryStore(Path(place), config.files_max_bytes, config.files_max_age)
 
 

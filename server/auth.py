@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import re
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ TENANT_CHARS = 16
 
 
 class KeyFileError(SanaError):
-    """The file of API keys cannot be read."""
+    """The file of API keys cannot be read, or a key cannot be sent."""
 
 
 class ApiKeys:
@@ -31,10 +32,12 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Sequence[str], file: Path | None) -> None:
-        self._fixed = [digest(key) for key in keys]
+        self._fixed = [digest(checked(key)) for key in keys]
         self._file = file
         self._read: tuple[int, ...] = ()
         self._from_file: list[bytes] = []
+        if file is not None and file.exists() and not file.is_file():
+            raise KeyFileError(f"{file} must be a regular file, because it is read again when it changes")
         self._reload()
         if file is not None and not self._from_file:
             raise KeyFileError(f"{file} must hold at least one API key, one per line, but has none")
@@ -60,15 +63,22 @@ class ApiKeys:
             state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if state == self._read:
                 return
-            lines = [line.strip() for line in self._file.read_text().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
+            lines = [line.strip() for line in self._file.read_text("utf-8-sig").splitlines()]
+            keys = [digest(checked(line)) for line in lines if line and not line.startswith("#")]
+        except (OSError, UnicodeDecodeError, KeyFileError) as error:
             if not self._read:
                 raise KeyFileError(f"cannot read the API key file: {error}") from None
             log.error("cannot read the API key file again; keeping the previous keys: %s", error)
             return
-        self._from_file = [digest(line) for line in lines if line and not line.startswith("#")]
-        self._read = state
+        self._from_file, self._read = keys, state
         log.info("read %d API keys from %s", len(self._from_file), self._file)
+
+
+def checked(key: str) -> str:
+    """The key. Raises KeyFileError for one that no request can hold, without quoting it: it may be a secret."""
+    if not re.fullmatch("[!-~]([ -~]*[!-~])?", key):
+        raise KeyFileError("an API key must be printable ASCII without blanks at its ends, and not empty")
+    return key
 
 
 def digest(key: str) -> bytes:

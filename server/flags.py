@@ -123,7 +123,7 @@ def number(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value >= 0:
+    if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
     return value
 

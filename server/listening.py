@@ -40,7 +40,9 @@ def addresses_of(host: str) -> list[str]:
     bare = host.strip().removeprefix("[").removesuffix("]").lower()
     if bare in ("", "*") or is_unspecified(bare):
         return ["0.0.0.0", "::"]  # two sockets: one for both families would report IPv4 clients as ::ffff:1.2.3.4
-    return ["127.0.0.1", "::1"] if bare == "localhost" else [bare]
+    if bare.removesuffix(".") == "localhost":
+        return ["127.0.0.1", "::1"]
+    return [bare.removeprefix("::ffff:") if "." in bare else bare]  # IPv4 in the form of IPv6, which its sockets refuse
 
 
 def is_unspecified(host: str) -> bool:

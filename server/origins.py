@@ -10,6 +10,7 @@ from engine import SanaError
 
 log = logging.getLogger("sana.origins")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+NUMBERS = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 
 
@@ -32,8 +33,8 @@ def parse_origins(origins: Sequence[str]) -> list[str]:
 def parse_origin(given: str) -> str:
     """One origin, with its scheme and host in lower case, without a final slash or the scheme's default port."""
     text = given.strip()
-    if text in ("*", "null"):  # null: pages from files and in sandboxes
-        return text
+    if text.lower() in ("*", "null"):  # null: pages from files and in sandboxes
+        return text.lower()
     if "*" in text:
         raise OriginError(given, "* stands alone and allows all; name each page without it")
     if re.search(r"[\s,]", text):
@@ -55,6 +56,12 @@ def parse_origin(given: str) -> str:
         host = f"[{ipaddress.IPv6Address(host)}]" if ":" in host else host.encode("idna").decode()
     except ValueError as error:
         raise OriginError(given, f"its host or port is invalid ({error})") from None
-    if not host.startswith("[") and not HOST.fullmatch(host):
+    if NUMBERS.fullmatch(host):  # browsers read 1.2.3 and 0x7f.1 as other addresses
+        host = host.removesuffix(".")
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise OriginError(given, "its host is no IPv4 address of four numbers") from None
+    if (not host.startswith("[") and not HOST.fullmatch(host)) or "%" in host:
         raise OriginError(given, "its host is invalid; it must be like https://example.org")
     return f"{scheme}://{host}" if port in (None, DEFAULT_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"

@@ -13,9 +13,12 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from engine import SanaError
 
+MAPPED = "::ffff:"
+"""Prefix of IPv4 addresses in sockets that take both families."""
 THIS_MACHINE = "127.0.0.1,::1"
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 PREFIX = re.compile(r"(/[A-Za-z0-9._~%-]+)+")
+PATH = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 FORWARDED_PAIR = re.compile(r'\s*(proto|host)\s*=\s*"?([^";,]+)', re.IGNORECASE)
 
@@ -33,10 +36,12 @@ def check_url(flag: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in DEFAULT_PORTS and HOST.fullmatch(parts.netloc) and parts.port != 0
+        valid = bool(valid and PATH.fullmatch(parts.path))
     except ValueError:  # a port above 65535, or half of a bracket
         valid = False
     if not valid or re.search(r"[?#\s]", url):
-        hint = f"; did you mean https://{url}?" if HOST.match(url) and "//" not in url else ""
+        rest = re.sub("^https?:/*", "", url)
+        hint = f"; did you mean https://{rest}?" if HOST.match(rest) and "//" not in url else ""
         raise URLError(f"{flag} must be like https://example.org or https://example.org/path, got {url!r}{hint}")
 
 
@@ -49,7 +54,7 @@ def trusted_addresses(proxies: Sequence[str]) -> list[str]:
     if "*" in given:
         return ["*"]
     try:
-        return [str(ipaddress.ip_network(proxy, strict=False)) for proxy in given]
+        return [str(ipaddress.ip_network(proxy.removeprefix(MAPPED), strict=False)) for proxy in given]
     except ValueError:
         wanted = "an address like 10.0.0.7, a network like 10.0.0.0/8, or * for all"
         raise ProxyError(f"--trusted-proxy must be {wanted}, got {', '.join(map(repr, given))}") from None
@@ -65,8 +70,7 @@ class TrustedProxies(ProxyHeadersMiddleware):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["client"]:
             address, port = scope["client"]
-            # A socket that takes both families reports IPv4 addresses like this.
-            scope["client"] = (address.removeprefix("::ffff:") if "." in address else address, port)
+            scope["client"] = (address.removeprefix(MAPPED) if "." in address else address, port)
             if scope["client"][0] in self.trusted_hosts:
                 apply_forwarded(scope)
         await super().__call__(scope, receive, send)

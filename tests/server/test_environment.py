@@ -99,6 +99,8 @@ def test_boolean_variable_words(text: str, value: bool) -> None:
         ("SANA_RATE_LIMIT", "-1", "an integer of at least 0"),
         ("SANA_MAX_QUEUE_SECONDS", "soon", "a number of at least 0"),
         ("SANA_GRACE_SECONDS", "nan", "a number of at least 0"),
+        ("SANA_FILES_MAX_AGE", "inf", "a number of at least 0"),
+        ("SANA_DRAIN_SECONDS", "1e400", "a number of at least 0"),
         ("SANA_DTYPE", "int8", "one of auto, float32, bfloat16, float16"),
         ("SANA_LOG_LEVEL", "INFO", "one of debug, info, warning, error, critical"),
         ("SANA_EXACT", "yes", "true, false, 1 or 0"),

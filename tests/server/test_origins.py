@@ -17,6 +17,8 @@ MENDED = {
     "http://localhost:3000": "http://localhost:3000",
     "chrome-extension://abcdef": "chrome-extension://abcdef",
     "null": "null",
+    "NULL": "null",
+    "https://127.0.0.1.": "https://127.0.0.1",
     "*": "*",
 }
 REFUSED = {
@@ -34,6 +36,10 @@ REFUSED = {
     "https://example.org:99999": "host or port",
     "https://": "host",
     "https://[::1": "host",
+    "https://[fe80::1%eth0]": "host",
+    "https://10.1": "four numbers",
+    "https://0x7f.0.0.1": "four numbers",
+    "https://300.0.0.1": "four numbers",
     "'https://example.org'": "scheme",
     "file:///home/me": "null",
 }

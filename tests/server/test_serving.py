@@ -44,11 +44,22 @@ def test_invalid_address_is_one_line(host: str, port: int, words: str, capsys: p
         ("--files /proc/sana", "cannot keep files in /proc/sana: "),
         ("--files s3://", "without a bucket"),
         ("--files s3:///prefix", "without a bucket"),
+        ("--files s3:bucket", "--files must be a folder or s3://BUCKET/PREFIX, got 's3:bucket'"),
+        ("--files gs://bucket/prefix", "--files must be a folder or s3://BUCKET/PREFIX"),
+        ("--files file:///tmp/files", "--files must be a folder or s3://BUCKET/PREFIX"),
+        ("--files=", "--files must be a folder or s3://BUCKET/PREFIX, got ''"),
+        ("--api-key=", "an API key must be printable ASCII"),
+        ("--api-key=\u00fcber", "an API key must be printable ASCII"),
+        ("--api-key-file /dev/null", "must be a regular file"),
+        ("--api-key-file PIPE", "must be a regular file"),
         ("--api-key-file FOLDER/absent", "cannot read the API key file: "),
-        ("--api-key-file FOLDER", "cannot read the API key file: "),
+        ("--api-key-file FOLDER", "must be a regular file"),
+        ("--api-key-file UMLAUT", "an API key must be printable ASCII"),
         ("--api-key-file FILE", "must hold at least one API key"),
         ("--api-key-file BINARY", "cannot read the API key file: "),
         ("--public-url example.org/sana", "did you mean https://example.org/sana?"),
+        ("--public-url https:example.org", "did you mean https://example.org?"),
+        ("--public-url https://example.org/{path}", "--public-url must be like https://example.org"),
         ("--public-url https://", "--public-url must be like https://example.org"),
         ("--otlp-endpoint 127.0.0.1:4318", "--otlp-endpoint must be like https://example.org"),
         ("--otlp-endpoint grpc://127.0.0.1:4317", "--otlp-endpoint must be like https://example.org"),
@@ -60,7 +71,10 @@ def test_bad_start_value_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    for name, path in {"FILE": tmp_path / "file", "BINARY": tmp_path / "binary", "FOLDER": tmp_path}.items():
+    (tmp_path / "umlaut").write_text("sk-one\n\u00fcber\n")
+    os.mkfifo(tmp_path / "pipe")
+    paths = {name.upper(): tmp_path / name for name in ("file", "binary", "umlaut", "pipe")} | {"FOLDER": tmp_path}
+    for name, path in paths.items():
         flags, words = flags.replace(name, str(path)), words.replace(name, str(path))
     absent = str(tmp_path / "absent")  # ends a server that accepts the flags
     assert main(["serve", "--port", "0", "--model", absent, *flags.split()]) == 1

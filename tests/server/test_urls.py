@@ -59,7 +59,8 @@ def test_url_accepted(url: str) -> None:
     [
         "example.org", "example.org:8000", "//example.org", "https://", "https:/example.org", "ftp://example.org", "",
         "https://example.org?x=1", "https://example.org/#a", "https://exam ple.org", "http://example.org:99999",
-        "http://[::1", "https://user:secret@example.org",
+        "http://[::1", "https://user:secret@example.org", "https://example.org/\u00e4", "https://example.org/{name}",
+        'https://example.org/"', "https://example.org/%zz", "https://$HOST", "https://example.org/a\\b",
     ],
 )  # fmt: skip
 def test_malformed_url_refused(url: str) -> None:
@@ -67,9 +68,10 @@ def test_malformed_url_refused(url: str) -> None:
         check_url("--public-url", url)
 
 
-def test_url_without_scheme_gets_hint() -> None:
+@pytest.mark.parametrize("url", ["example.org/sana", "https:example.org/sana", "http:/example.org/sana"])
+def test_url_without_scheme_gets_hint(url: str) -> None:
     with pytest.raises(URLError, match=r"did you mean https://example\.org/sana\?"):
-        check_url("--public-url", "example.org/sana")
+        check_url("--public-url", url)
 
 
 def test_trusted_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +79,7 @@ def test_trusted_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trusted_addresses([]) == ["127.0.0.1/32", "::1/128"]
     assert trusted_addresses(["10.0.0.7/8", "fd00::/8"]) == ["10.0.0.0/8", "fd00::/8"]
     assert trusted_addresses(["10.0.0.7", "*"]) == ["*"]
+    assert trusted_addresses(["::ffff:10.0.0.7"]) == ["10.0.0.7/32"]  # as clients are named after their requests
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.7, 10.0.0.8")
     assert trusted_addresses([]) == ["10.0.0.7/32", "10.0.0.8/32"]
 
