@@ -29,6 +29,9 @@ class StrictConnection(h11.Connection):
     def next_event(self) -> Any:
         in_head = self.their_state is h11.IDLE
         if in_head:
+            # RFC 9112, 2.2: some clients send an empty line after a body. h11 refuses it before a request.
+            blank = len(self.trailing_data[0]) - len(self.trailing_data[0].lstrip(b"\r\n"))
+            self._receive_buffer.maybe_extract_at_most(blank)
             self.head = self.trailing_data[0]
         try:
             event = super().next_event()

@@ -212,6 +212,19 @@ def test_pipelined_requests_answered_in_order(port: int) -> None:
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
 
 
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n\r\n", b"\n"])
+def test_empty_lines_before_request_ignored(port: int, blank: bytes) -> None:
+    """Some clients send one after a body, in the same segment or in the next."""
+    post = POST + b"content-length: 2\r\n\r\n{}"
+    last = b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(blank + post + blank)
+        assert read_error(connection).startswith(b"HTTP/1.1 400 ")  # a prompt is missing
+        connection.sendall(blank + last)
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+    assert exchange(port, blank + post + blank + last).count(b"HTTP/1.1 ") == 2
+
+
 def test_upgrade_header_ignored_and_not_logged(port: int, caplog: pytest.LogCaptureFixture) -> None:
     upgrade = (
         b"connection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n"
