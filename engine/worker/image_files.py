@@ -16,6 +16,8 @@ PNG_LEVEL = 1
 CHUNK = "sana-serve"
 """Keyword of our text chunk. Common ones have a meaning to other programs: ComfyUI parses `prompt` as JSON."""
 
+FULL_COLOUR_QUALITY = 90
+"""JPEG quality from which colours keep their resolution, as in libvips and ImageMagick."""
 MAX_PREVIEW_SIDE = 512
 """Pixels. A 4096 x 4096 preview would take as long to compress as the image, and clients show it for a moment."""
 MAX_PREVIEW_BYTES = 380_000
@@ -56,7 +58,10 @@ def crop(pixels: np.ndarray, params: GenerationParams) -> Image.Image:
 
 def encode(image: Image.Image, params: GenerationParams, seed: int, model: str, metadata: str) -> bytes:
     """File of an image in the format of `params`."""
-    options: dict[str, Any] = {"quality": params.output_compression}
+    quality = params.output_compression
+    options: dict[str, Any] = {"quality": quality}
+    if params.output_format == "jpeg" and quality >= FULL_COLOUR_QUALITY:
+        options["subsampling"] = 0  # Pillow halves the colour's resolution at any quality
     if params.output_format == "png":
         options = {"pnginfo": png_text(params, seed, model, metadata), "compress_level": PNG_LEVEL}
     out = io.BytesIO()

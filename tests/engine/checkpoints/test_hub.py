@@ -196,11 +196,22 @@ def test_hub_failure_uses_complete_cache_only(
         locate_model("org/sana", ANY)
 
 
-def test_hub_file_gated_during_download_is_named(hub: FakeHub, checkpoint: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("status", "headers", "expected"),
+    [
+        (403, {"X-Error-Code": "GatedRepo"}, r"org/sana is gated \(403\)"),
+        (500, {}, r"failed to answer for org/sana \(500\): try again later"),
+        (404, {"X-Error-Code": "EntryNotFound"}, r"org/sana.*\(404\)"),
+    ],
+)
+def test_hub_file_refused_during_download_is_named(
+    status: int, headers: dict[str, str], expected: str, hub: FakeHub, checkpoint: Callable[[str], Path]
+) -> None:
     hub.repositories["org/sana"] = checkpoint("sana-1.5")
-    hub.faults["/resolve/.*/vae/.*safetensors"] = 403, {"X-Error-Code": "GatedRepo"}
-    with pytest.raises(CheckpointError, match=r"org/sana is gated \(403\)"):
+    hub.faults["/resolve/.*/vae/.*safetensors"] = status, headers
+    with pytest.raises(CheckpointError, match=expected) as caught:
         locate_model("org/sana", ANY)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,19 @@ def test_file_is_centre_of_pixels(width: int, height: int, output_format: ImageF
     file = encode_image(whole, params, 1, "m")
     assert file == encode_image(centre, params, 1, "m")
     assert Image.open(io.BytesIO(file)).size == (width, height)
+
+
+@pytest.mark.parametrize(("quality", "error"), [(100, 6), (95, 40), (50, 255)])
+def test_jpeg_of_high_quality_keeps_colours(quality: int, error: int) -> None:
+    """Red lines one pixel wide on blue: with half of the colour's resolution they are off by more than 180."""
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, :, 2] = 255
+    pixels[:, ::4] = (255, 0, 0)
+    params = replace(params_of(64, 32, "jpeg"), output_compression=quality)
+    decoded = np.asarray(Image.open(io.BytesIO(encode_image(pixels, params, 1, "m")))).astype(int)
+    largest = np.abs(decoded - pixels).max()
+    assert largest <= error
+    assert quality > 50 or largest > 180
 
 
 def test_png_has_one_chunk_of_our_own_name() -> None:
