@@ -102,7 +102,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
             JSONCORSMiddleware,
             allow_origins=parse_origins(config.cors_origins),
             allow_private_network=True,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )

@@ -178,6 +178,31 @@ def test_cors_only_for_allowed_origins() -> None:
     run(on, cors_origins=("HTTPS://Page.example:443/",))
 
 
+@pytest.mark.parametrize(
+    ("path", "requested"),
+    [
+        ("/v1/images/generations", {"headers": "authorization,content-type,x-stainless-os,x-request-id"}),
+        ("/v1//images/generations/", {"headers": "content-type"}),
+        ("/openai/deployments/demo/images/generations", {"headers": "api-key"}),
+        ("/v1/models", {"method": "GET", "private-network": "true"}),
+        ("/files/x.png", {"method": "HEAD", "headers": "range"}),
+        ("/metrics", {"method": "GET"}),
+    ],
+)
+def test_preflight_of_allowed_page_accepted(path: str, requested: dict[str, str]) -> None:
+    async def check(client: httpx.AsyncClient) -> None:
+        fields = {f"access-control-request-{name}": value for name, value in {"method": "POST", **requested}.items()}
+        response = await client.options(path, headers={"origin": "https://page.example", **fields})
+        assert response.status_code == 200
+        allowed = {name.removeprefix("access-control-allow-"): value for name, value in response.headers.items()}
+        assert allowed["origin"] == "https://page.example"
+        assert fields["access-control-request-method"] in allowed["methods"]
+        assert all(name in allowed.get("headers", "") for name in requested.get("headers", "").split(","))
+        assert allowed.get("private-network") == requested.get("private-network")
+
+    run(check, cors_origins=("https://page.example",))
+
+
 def test_tenants_are_key_hashes(tmp_path: Path) -> None:
     keys = ApiKeys(("a", "b"), None)
     tenants = {keys.tenant("a"), keys.tenant("b")}
@@ -195,6 +220,10 @@ def test_key_file_reloaded_on_change(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert keys.tenant("# staff") is None
     file.write_text("new-key\n")
     assert keys.tenant("old") is None
+    assert keys.tenant("new-key")
+    file.write_bytes(b"\xef\xbb\xbfwindows-key\r\nnew-key\r\n")
+    assert keys.tenant("windows-key")
+    file.write_text("sch\u00f6n\n")  # a key that no client can send
     assert keys.tenant("new-key")
     file.unlink()
     assert keys.tenant("new-key")  # an operator's mistake must lock no client out
