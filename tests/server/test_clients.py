@@ -164,7 +164,7 @@ def test_azure_paths(http: httpx.Client, path: str, status: int) -> None:
 @pytest.mark.parametrize("kind", ["server", "guarded_server"], ids=["lenient", "strict"])
 def test_docs_litellm_config_is_healthy(kind: str, request: pytest.FixtureRequest) -> None:
     """The proxy's own router and health checks, without its web server. A check adds `max_tokens` to the request."""
-    pytest.importorskip("backoff", reason="needs litellm[proxy]")
+    pytest.importorskip("backoff", reason="needs backoff, as litellm[proxy] does")
     from litellm import Router
     from litellm.proxy.health_check import perform_health_check
 
