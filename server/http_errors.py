@@ -179,7 +179,8 @@ def error_response(error: Exception, request: Request) -> Response:
 
 def base_url(request: Request) -> str:
     """What a client of this server needs. Not request.base_url, which fails on an invalid Host header."""
-    start = request.app.state.config.public_url or f"{request.scope['scheme']}://{request.headers.get('host', '')}"
+    seen = f"{request.scope['scheme']}://{request.headers.get('host', '')}{request.scope.get('root_path', '')}"
+    start = request.app.state.config.public_url or seen
     return f"{start.rstrip('/')}/v1"
 
 

@@ -1,78 +1,35 @@
 """The configurations of docs/operations.md, run by the real proxies in front of a real server."""
 
-import re
-import shutil
-import socket
-import subprocess
+import concurrent.futures
+import contextlib
+import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from .live import ROOT, LiveServer
+from .conftest import MODEL
+from .live import LiveServer
+from .proxies import PROXIES, documented, replaced, running_proxy
 
-PAGE = (ROOT / "docs" / "operations.md").read_text()
-START_SECONDS = 30.0
 SMALL = {"prompt": "a red circle", "size": "64x64", "num_inference_steps": 1}
-NGINX = "daemon off; pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {temporary} {snippet} }}"
-TEMPORARY = "".join(
-    f"{kind}_temp_path {{folder}}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-)
+SERVER = "127.0.0.1:8000"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def address(server: LiveServer) -> str:
+    return server.url.removeprefix("http://")
 
 
-def command_of(proxy: str, folder: Path, snippet: str) -> list[str]:
-    """The proxy's command, with the snippet as the configuration."""
-    file = folder / "configuration"
-    if proxy == "nginx":
-        snippet = NGINX.format(folder=folder, temporary=TEMPORARY.format(folder=folder), snippet=snippet)
-    if proxy == "caddy":
-        snippet = "{\n\tadmin off\n}\n" + snippet
-    file.write_text(snippet)
-    return {
-        "nginx": ["nginx", "-c", str(file), "-p", str(folder)],
-        "caddy": ["caddy", "run", "--config", str(file), "--adapter", "caddyfile"],
-        "haproxy": ["haproxy", "-f", str(file)],
-    }[proxy]
-
-
-@pytest.fixture(params=["nginx", "caddy", "haproxy"])
-def proxy_url(
-    request: pytest.FixtureRequest, server: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+@pytest.fixture(params=PROXIES)
+def proxy_url(request: pytest.FixtureRequest, server: LiveServer, tmp_path: Path) -> Iterator[str]:
     """Base URL of the server through the proxy."""
-    proxy, port = request.param, free_port()
-    if shutil.which(proxy) is None:
-        pytest.skip(f"needs {proxy}")
-    [snippet] = re.findall(rf"^```{proxy}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    snippet = snippet.replace("8080", str(port)).replace("127.0.0.1:8000", server.url.removeprefix("http://"))
-    monkeypatch.setenv("HOME", str(tmp_path))  # Caddy writes there
-    url = f"http://127.0.0.1:{port}" + ("/sana" if proxy == "nginx" else "")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command_of(proxy, tmp_path, snippet), stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + START_SECONDS
-        while not is_ready(url):
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < end, (tmp_path / "log").read_text()
-            time.sleep(0.1)
+    proxy = request.param
+    with running_proxy(proxy, tmp_path, replaced(documented(proxy), (SERVER, address(server)))) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_documented_proxy_forwards_everything(proxy_url: str) -> None:
@@ -83,8 +40,69 @@ def test_documented_proxy_forwards_everything(proxy_url: str) -> None:
         url = response.json()["data"][0]["url"]
         assert url.startswith(f"{proxy_url}/files/")
         assert client.get(url).content.startswith(b"\x89PNG")
+        wrong = client.get("/v1/v1/models").json()["error"]["message"]
+        assert wrong.endswith(f"base URL to {proxy_url}/v1")
         body = {**SMALL, "num_inference_steps": 100, "size": "256x256", "stream": True}
         with client.stream("POST", "/v1/images/generations", json=body) as stream:
             arrivals = [time.monotonic() for _ in stream.iter_bytes()]
         assert len(arrivals) > 10  # a buffered response would arrive in few pieces, all at the end
         assert arrivals[-1] - arrivals[0] > 0.1
+
+
+def test_proxy_passes_on_that_client_left(proxy_url: str, server: LiveServer) -> None:
+    """Otherwise the device works for nobody: HAProxy needs `option abortonclose`, and Caddy no `flush_interval -1`."""
+    body = {**SMALL, "size": "256x256", "num_inference_steps": 100, "n": 10}
+    request_id = f"left-{proxy_url.rpartition(':')[2].replace('/', '-')}"
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{proxy_url}/v1/images/generations", json=body, headers={"x-request-id": request_id}, timeout=1)
+    server.logged(f"{request_id} POST /v1/images/generations 499")
+
+
+BALANCED = {
+    "nginx": (
+        (f"server {SERVER};", "server FIRST; server SECOND;"),
+        ("proxy_buffering off;", "proxy_buffering off; proxy_next_upstream error timeout http_503 non_idempotent;"),
+    ),
+    "caddy": ((f"{SERVER} {{", "FIRST SECOND {\n\t\thealth_uri /ready\n\t\thealth_interval 200ms"),),
+    "haproxy": (
+        (
+            f"server sana {SERVER} check",
+            "balance roundrobin\n    default-server inter 200ms\n"
+            "    server first FIRST check\n    server second SECOND check",
+        ),
+    ),
+}
+"""Changes of the documented configurations for two servers, with checks ten times as often as by default."""
+
+
+def test_rolling_stop_under_load_refuses_nobody(server: LiveServer, tmp_path: Path) -> None:
+    """Every request is answered, or told to come again, while one of two servers stops behind each proxy."""
+    flags = ["--drain-seconds", "3"]
+    stopped = threading.Event()
+
+    def post_until_stopped(url: str) -> list[httpx.Response]:
+        answers: list[httpx.Response] = []
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not stopped.is_set():
+                answers.append(client.post("/v1/images/generations", json=SMALL))
+        return answers
+
+    with contextlib.ExitStack() as stack:
+        leaving = stack.enter_context(LiveServer(tmp_path / "log", "--model", MODEL, *flags))
+        places = (("FIRST", address(leaving)), ("SECOND", address(server)))
+        urls = [
+            stack.enter_context(running_proxy(proxy, tmp_path, replaced(documented(proxy), *BALANCED[proxy], *places)))
+            for proxy in PROXIES
+        ]
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(2 * len(urls)))
+        clients = [pool.submit(post_until_stopped, url) for url in urls for _ in range(2)]
+        time.sleep(1)
+        leaving.process.send_signal(signal.SIGTERM)
+        assert leaving.wait() == 0
+        time.sleep(1)  # now behind the proxies is only one server
+        stopped.set()
+        answers = [answer for client in clients for answer in client.result()]
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() <= {200, 429, 503}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers if answer.status_code != 200)
+    assert statuses[200] >= len(clients)
