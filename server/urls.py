@@ -88,11 +88,16 @@ def apply_forwarded(scope: Scope) -> None:
 
     pairs = FORWARDED_PAIR.findall(headers.get("forwarded", "").partition(",")[0])
     standard = {name.lower(): value.strip() for name, value in pairs}
-    scheme = (first("proto") or standard.get("proto", "")).lower()
+    host, port = first("host") or standard.get("host", "") or headers.get("host", ""), first("port")
+    scheme = (
+        first("proto") or standard.get("proto", "") or ("https" if port == DEFAULT_PORTS["https"] else "")
+    ).lower()
     if scheme in DEFAULT_PORTS:
         scope["scheme"] = scheme
-    host = first("host") or standard.get("host", "") or headers.get("host", "")
-    match, port = HOST.fullmatch(host), first("port")
+    scope["headers"] = [
+        entry for entry in scope["headers"] if entry[0] != b"x-forwarded-proto"
+    ]  # uvicorn's is the last
+    match = HOST.fullmatch(host)
     if match:
         if not match[2] and re.fullmatch("[0-9]{1,5}", port) and port != DEFAULT_PORTS[scope["scheme"]]:
             host = f"{host}:{port}"

@@ -33,6 +33,9 @@ def base_url(**headers: str) -> str:
             {"x_forwarded_proto": "https", "x_forwarded_host": "example.org", "x_forwarded_port": "443"},
             "https://example.org/",
         ),
+        ({"host": "example.org", "x_forwarded_port": "443"}, "https://example.org/"),
+        ({"host": "example.org", "x_forwarded_port": "443, 8080"}, "https://example.org/"),
+        ({"host": "example.org", "x_forwarded_port": "80"}, "http://example.org/"),
         ({"x_forwarded_host": "example.org:81", "x_forwarded_port": "82"}, "http://example.org:81/"),
         ({"x_forwarded_host": "[2001:db8::1]", "x_forwarded_port": "81"}, "http://[2001:db8::1]:81/"),
         ({"x_forwarded_host": "example.org", "x_forwarded_prefix": "/sana/"}, "http://example.org/sana/"),
@@ -117,3 +120,18 @@ def test_only_trusted_proxies_count(sender: str, trusted: list[str], seen: list[
             return await client.get("/", headers=headers)
 
     assert asyncio.run(get()).json() == seen
+
+
+def test_first_of_repeated_headers_counts() -> None:
+    """A proxy may add a header of its own instead of appending to the list."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await JSONResponse(str(Request(scope).base_url))(scope, receive, send)
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(TrustedProxies(app, ["127.0.0.1"]), client=("127.0.0.1", 1234))  # type: ignore[arg-type]
+        headers = [("x-forwarded-proto", "https"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "example.org")]
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/", headers=headers)
+
+    assert asyncio.run(get()).json() == "https://example.org/"
