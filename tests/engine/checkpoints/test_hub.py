@@ -200,7 +200,7 @@ def test_hub_failure_uses_complete_cache_only(
     ("status", "headers", "expected"),
     [
         (403, {"X-Error-Code": "GatedRepo"}, r"org/sana is gated \(403\)"),
-        (500, {}, r"failed to answer for org/sana \(500\): try again later"),
+        (520, {}, r"failed to answer for org/sana \(520\): try again later"),  # the client repeats 500 to 504 for 20 s
         (404, {"X-Error-Code": "EntryNotFound"}, r"org/sana.*\(404\)"),
     ],
 )
