@@ -18,16 +18,9 @@ SYNONYMS = {
     "guidance_scale": ("guidance", "cfg", "cfg_scale", "classifier_free_guidance", "unconditional_guidance_scale"),
     "n": (
         *("num_images", "num_image", "num_images_per_prompt", "num_outputs", "num_samples", "num_generations"),
-        *(
-            "num_variations",
-            "number_of_images",
-            "number_of_results",
-            "number_results",
-            "images_per_prompt",
-            "n_samples",
-        ),
-        *("n_images", "n_iter", "image_count", "sample_count", "candidate_count", "batch_count", "batch_size"),
-        *("count", "quantity", "samples"),
+        *("num_variations", "number_of_images", "number_of_results", "number_results", "images_per_prompt"),
+        *("n_samples", "n_images", "n_iter", "image_count", "sample_count", "candidate_count", "batch_count"),
+        *("batch_size", "count", "quantity", "samples"),
     ),
     "negative_prompt": ("negative", "neg", "neg_prompt", "negative_text", "undesired_content", "uc"),
     "seed": ("random_seed", "noise_seed", "manual_seed", "generator_seed", "initial_seed", "rng_seed", "seed_value"),
@@ -74,8 +67,8 @@ REFUSED = {
 }
 """Words in the names of what this server does not do, each with what is offered."""
 WRAPPERS = ("extra_body", "extra_params", "parameters", "options", "input", "inputs")
-HARMLESS = ("id", "name", "filename", "cache", "language")
-"""Words by which a name with `image` or `prompt` means no content, such as prompt_cache_key."""
+HARMLESS = ("id", "name", "filename", "language")
+"""Words by which a name with `image` or `prompt` means no content, such as prompt_id."""
 NOTHING = ("", "auto", "none", "default", "null", "false", "off")
 
 
@@ -112,6 +105,8 @@ def offer_instead(name: str, value: object) -> str | None:
     if fold(name) in WRAPPED:
         return "Send its entries beside the prompt"
     words = [word.lower() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name[:200])]
+    if "cache" in words:  # such as cache_control
+        return None
     for word in words:
         stem = word if word in OFFERS else word.removesuffix("s")
         if stem in ("image", "img", "prompt") and not carries_content(stem, words, value):

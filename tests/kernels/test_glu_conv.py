@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 
 from kernels.glu_conv import TOKENS, glu_conv
-from kernels.layout import TokenLayout
 
 from .packs import DEVICE, SIZES, assert_close, image_tokens, make_layout, random, tolerance
 

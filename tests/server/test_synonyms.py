@@ -110,6 +110,7 @@ HARMLESS: list[dict[str, Any]] = [
     {"save_images": True},
     {"prompt_strength": 0.8},
     {"prompt_cache_key": "x"},
+    {"cache_control": {"type": "ephemeral"}},
     {"image_name": "cat.png"},
     {"max_images": 4},
     {"enable_safety_checker": True},
