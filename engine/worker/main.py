@@ -16,6 +16,7 @@ from ..host import STOP_SIGNALS
 from ..logs import configure_logs
 from ..messages import Cancel, Command, Ready, Report, StartFailed, Stop
 from ..types import Failed
+from .allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from .core import EngineCore
@@ -30,6 +31,7 @@ def run_worker(config: EngineConfig, index: int, pipe: Connection) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     configure_logs(config.log_level, config.log_format)
+    keep_freed_memory()
     try:
         serve(config, index, pipe, on_parent_exit=lambda: os._exit(ORPHANED))
     except Exception:
