@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from engine import Failed, GenerationParams, Preview, StepReport
+from engine.costs import CostModel
 from engine.messages import Submit
 from engine.models.dc_ae import BAND_ELEMENTS
 from engine.worker.faults import is_fatal, is_out_of_memory
@@ -29,7 +30,10 @@ TINY = [GenerationParams("a red circle", 32 * w, 32 * h, 2, 4.5, seed=6) for w, 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(max_step_seconds=10.0)
+    """Costs are set, not measured: on a busy machine the measured ones may keep an image from joining the others."""
+    engine = Engine(max_step_seconds=1e6)
+    engine.core.scheduler.costs = CostModel(encode=0.01, step=0.01, token=1e-6, decode=0.01, pixel=1e-6)
+    return engine
 
 
 def pixels(image: bytes) -> np.ndarray:
@@ -52,7 +56,7 @@ def test_image_bytes_independent_of_batch(engine: Engine) -> None:
     """Covers few tokens and many, equal and mixed shapes and text lengths, with and without guidance."""
     requests = [*MIX, *TINY]
     together = engine.generate_files(requests)
-    assert max(images_of_steps(engine)) > 8
+    assert max(images_of_steps(engine)) == sum(params.n for params in requests)
     for i, params in enumerate(requests):
         alone = engine.generate_files([params])
         for k in range(params.n):
