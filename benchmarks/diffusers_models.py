@@ -1,9 +1,12 @@
 """diffusers' transformer and autoencoder on the weights of a runner, as the baseline of a benchmark."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from diffusers import AutoencoderDC, SanaTransformer2DModel
+from torch import nn
+from transformers import Gemma2Config, Gemma2Model
 
 from engine.worker.runner import ModelRunner
 
@@ -15,7 +18,14 @@ TEXT_TOKENS = 300
 
 def make_encode(runner: ModelRunner, batch: int) -> Callable[[], object]:
     """Encodes padded prompts after the whole instruction, and padded empty negative prompts, for every image."""
-    model, instruction = runner.models.text_encoder, len(runner.prompts.prefix.ids)
+    encoder, instruction = runner.models.text_encoder, len(runner.prompts.prefix.ids)
+    with torch.device("meta"):
+        model = Gemma2Model(Gemma2Config(**asdict(encoder.config)))
+    model.set_attn_implementation("eager")
+    model.load_state_dict(encoder.state_dict(), assign=True)
+    with torch.device(runner.device):  # what no state holds
+        model.rotary_emb = type(model.rotary_emb)(model.config)
+        model.embed_tokens.embed_scale = nn.Buffer(torch.tensor(model.embed_tokens.scalar_embed_scale))
     texts = [
         torch.randint(model.config.vocab_size, (batch, length), device=runner.device)
         for length in (instruction + TEXT_TOKENS - 2, TEXT_TOKENS)

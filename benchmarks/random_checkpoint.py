@@ -3,15 +3,17 @@
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Gemma2Config, Gemma2Model, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from engine.models.configs import DCAEConfig, SanaConfig
 from engine.models.dc_ae import DCAEDecoder, DCAEEncoder
+from engine.models.gemma2 import Gemma2, Gemma2Config
 from engine.models.sana import SanaTransformer
 
 BLOCK_ELEMENTS = 2**22
@@ -51,7 +53,7 @@ def write_random_checkpoint(
     with torch.device("meta"):
         networks: dict[str, nn.Module] = {
             "transformer": SanaTransformer(SanaConfig.from_dict(dict(transformer))),
-            "text_encoder": Gemma2Model(text_encoder),
+            "text_encoder": Gemma2(text_encoder),
             "vae": nn.ModuleDict({"encoder": DCAEEncoder(vae_config), "decoder": DCAEDecoder(vae_config)}),
         }
     for part in PARTS:
@@ -60,8 +62,8 @@ def write_random_checkpoint(
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     write_json(folder / "transformer" / "config.json", {"_class_name": PARTS["transformer"][1], **transformer})
     write_json(folder / "vae" / "config.json", {"_class_name": PARTS["vae"][1], **vae})
-    text_encoder.architectures, text_encoder.dtype = ["Gemma2Model"], torch.bfloat16
-    text_encoder.save_pretrained(folder / "text_encoder")
+    names = {"architectures": ["Gemma2Model"], "model_type": "gemma2", "dtype": "bfloat16"}
+    write_json(folder / "text_encoder" / "config.json", names | asdict(text_encoder))
     tokenizer.save_pretrained(folder / "tokenizer")
     needed = 0
     for part, network in networks.items():

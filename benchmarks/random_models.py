@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+from transformers import GemmaTokenizer
 
 from engine.checkpoints.checkpoint import Checkpoint, SolverConfig
 from engine.checkpoints.loader import Models
 from engine.checkpoints.quantize import quantize_transformer
 from engine.models.configs import DCAEConfig, SanaConfig
 from engine.models.dc_ae import DCAEDecoder
+from engine.models.gemma2 import Gemma2, Gemma2Config
 from engine.models.sana import SanaTransformer
 from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION
 from engine.worker.runner import ModelRunner
@@ -88,14 +89,13 @@ def make_runner(
     """Our engine with random weights of type `dtype`, computing in `compute` (default: `dtype`)."""
     transformer_config = SanaConfig.from_dict(shape.transformer)
     decoder_config = DCAEConfig.from_dict(shape.vae)
-    shape.gemma._attn_implementation = "eager"
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             transformer = SanaTransformer(transformer_config)
             decoder = DCAEDecoder(decoder_config)
-            encoder = Gemma2Model(shape.gemma)
+            encoder = Gemma2(shape.gemma)
     finally:
         torch.set_default_dtype(default)
     for seed, module in enumerate((transformer, decoder, encoder)):
@@ -109,5 +109,5 @@ def make_runner(
         quantize_transformer(transformer)
     solver = SolverConfig(scm=shape.sprint)
     checkpoint = Checkpoint("random", {}, transformer_config, decoder_config, solver, dtype)
-    models = Models(transformer, decoder, encoder, tokenizer(), device, compute or dtype)
+    models = Models(transformer, decoder, encoder, tokenizer().backend_tokenizer, device, compute or dtype)
     return ModelRunner(models, checkpoint, prompt_cache_bytes=0)  # no cache: encode is measured

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = {"server", "engine", "kernels", "recipes", "benchmarks", "deploy", "tests"}
-TENSORS = {"torch", "numpy", "PIL", "transformers", "safetensors", "triton", "diffusers"}
+TENSORS = {"torch", "numpy", "PIL", "tokenizers", "transformers", "safetensors", "triton", "diffusers"}
 BRIDGE = "engine/process.py"
 """The one file that may import device code: it starts the engine process with it."""
 
@@ -57,6 +57,7 @@ def test_server_imports_engine_exports_only(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("engine/**/*.py"), ids=name_of)
 def test_engine_imports_kernels_and_itself_only(path: Path) -> None:
     assert top_packages(path) & OURS <= {"engine", "kernels"}
+    assert not top_packages(path) & {"transformers", "diffusers"}  # seconds of every start; tests compare with them
 
 
 @pytest.mark.parametrize("path", sources("kernels/*.py"), ids=name_of)

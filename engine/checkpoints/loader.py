@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, Gemma2Config, Gemma2Model, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
 
 from ..errors import CheckpointError, DeviceError
 from ..models.dc_ae import DCAEDecoder
+from ..models.gemma2 import Gemma2, Gemma2Config
 from ..models.sana import SanaTransformer
 from .checkpoint import Checkpoint, read_json
-from .damage import describe_damage
 from .diffusers import open_folder
 from .locate import locate_model
 from .quantize import check_quantization, quantize_transformer
 from .single_file import open_single_file, read_single_file
+from .tokenizer import load_tokenizer
 from .weights import VARIANTS, WeightFiles, find_weights, load_weights
 
 MIN_CAPABILITY = (8, 0)
@@ -36,8 +37,8 @@ class Models:
 
     transformer: SanaTransformer
     decoder: DCAEDecoder
-    text_encoder: Gemma2Model
-    tokenizer: PreTrainedTokenizerBase
+    text_encoder: Gemma2
+    tokenizer: Tokenizer
     device: torch.device
     dtype: torch.dtype
 
@@ -153,32 +154,11 @@ def transformer_weights(source: Path, dtype: torch.dtype) -> Mapping[str, torch.
     return WeightFiles(find_weights(source, dtype))
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Gemma2Model:
-    """Gemma-2 without its language-model head. Attention is eager: torch's fused one has no soft-cap, Gemma's is 50."""
-    settings = read_json(folder / "config.json")
-    if settings.get("model_type") != "gemma2":
-        raise CheckpointError(f"{folder}/config.json: model_type must be 'gemma2', got {settings.get('model_type')!r}")
-    config = Gemma2Config.from_dict(settings, attn_implementation="eager")
+def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Gemma2:
+    """Gemma-2, saved with or without its language-model head."""
     with torch.device("meta"):
-        model = Gemma2Model(config)
-    for module in model.modules():
-        buffers = {name: torch.empty_like(b, device=device) for name, b in module.named_buffers(recurse=False)}
-        if buffers:  # computed, not stored: rotary frequencies and the embedding scale
-            for name, buffer in buffers.items():
-                setattr(module, name, buffer)
-            model._init_weights(module)  # type: ignore[no-untyped-call]
+        model = Gemma2(Gemma2Config.from_dict(read_json(folder / "config.json")))
     files = find_weights(folder, dtype)
     prefix = "model." if any(key.startswith("model.") for key in files) else ""  # as saved with the head
     load_weights(model, WeightFiles(files, prefix), dtype, device, folder)
     return model
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`. Raises CheckpointError naming the folder."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises many kinds for a broken file
-        files = sorted(file for file in folder.glob("*") if file.suffix in (".json", ".model"))
-        damaged = next(filter(None, map(describe_damage, files)), None)
-        reason = damaged or f"{folder} does not hold a usable tokenizer: {(str(error).splitlines() or ['?'])[0]}"
-        raise CheckpointError(reason) from error

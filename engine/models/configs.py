@@ -13,15 +13,15 @@ OTHER_SETTINGS = (
 """Settings of a transformer that are not fields of SanaConfig."""
 
 
-def check_numbers(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Raises CheckpointError for a setting that is not a number; None is one where it is the default."""
+def check_numbers(file: str, fields: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Raises CheckpointError for a setting of `file` that is not a number; None is one where it is the default."""
     for name, value in fields.items():
         if name not in defaults or (value is None and defaults[name] is None):
             continue
         whole = type(defaults[name]) is int
         if not isinstance(value, int | float) or (whole and (value < 1 or value != int(value))):
             kind = "a whole number from 1 up" if whole else "a number"
-            raise CheckpointError(f"transformer/config.json: {name} must be {kind}, got {value!r}")
+            raise CheckpointError(f"{file}: {name} must be {kind}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class SanaConfig:
             fields["interpolation_scale"] = max(fields.get("sample_size", cls.sample_size) // 64, 1)
         elif "use_pe" in config and not config["use_pe"]:
             fields["interpolation_scale"] = None
-        check_numbers(fields, {name: getattr(cls, name) for name in fields if name != "qk_norm"})
+        defaults = {name: getattr(cls, name) for name in fields if name != "qk_norm"}
+        check_numbers("transformer/config.json", fields, defaults)
         known = cls(**(fields | {"clamp_attention": clamp_attention}))
         wanted = {
             "patch_size": (1,),

@@ -90,7 +90,7 @@ class SanaTransformer(nn.Module):
         self.caption_projection = CaptionProjection(config)
         self.caption_norm = RMSNorm(width)
         self.transformer_blocks = nn.ModuleList(SanaBlock(config) for _ in range(config.num_layers))
-        self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, width))
         self.proj_out = Linear(width, config.in_channels)
 
     @property

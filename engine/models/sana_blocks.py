@@ -108,7 +108,7 @@ class SanaBlock(nn.Module):
         self.attn2 = Attention(config, config.num_cross_attention_heads, config.cross_attention_head_dim, bias=True)
         self.norm2 = nn.LayerNorm(config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine)
         self.ff = GLUMBConv(config)
-        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, config.width))
 
     def forward(
         self,

@@ -59,7 +59,7 @@ def describe_machine(device: torch.device) -> list[str]:
         f"python        {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"torch         {torch.__version__}, CUDA {torch.version.cuda or 'no'}, {torch.cuda.device_count()} devices",
         f"triton        {installed_version('triton')}",
-        f"transformers  {installed_version('transformers')}",
+        f"tokenizers    {installed_version('tokenizers')}",
         f"device        {device} ({kind})",
         f"threads       {threads}",
         f"memory        {memory.free / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB ({memory.source})",

@@ -8,19 +8,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
-from typing import Any, cast
 
 import torch
-from transformers import DynamicCache, Gemma2Model, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
 
 from kernels.layout import upload
 
+from ..models.gemma2 import Gemma2, KeyValues
 from ..models.sana import PackedText
 from .recorder import GraphRecorder
 
-CACHE = "cache" if "cache" in signature(Gemma2Model.forward).parameters else "past_key_values"
-"""The argument of Gemma-2 that takes the cache: transformers 5.24 renames it, and 5.40 will drop the old name."""
 MAX_TOKENS = 300
 """Maximum embeddings of one prompt, as in the training of every checkpoint."""
 MAX_PROMPTS = 8
@@ -66,34 +63,11 @@ class Prefix:
 
     ids: list[int]
     hidden: torch.Tensor
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    layers: list[KeyValues]
 
-
-class PrefixCache:
-    """Read-only KV cache, in the interface of transformers, that holds the first `shared` tokens of the prefix.
-
-    It does not store the keys and values of the prompts, so those of a layer are released after it.
-    """
-
-    def __init__(self, prefix: Prefix, shared: int) -> None:
-        self.prefix = prefix
-        self.shared = shared
-
-    def get_seq_length(self) -> int:
-        return self.shared
-
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the prompts, [prompts, heads, length, D], after those of the prefix.
-
-        Ignores what transformers 5.24 passes to other caches.
-        """
-        if not self.shared:
-            return keys, values
-        prefix = (x[:, :, : self.shared].expand(len(keys), -1, -1, -1) for x in self.prefix.layers[layer])
-        keys, values = (torch.cat(pair, dim=2) for pair in zip(prefix, (keys, values), strict=True))
-        return keys, values
+    def first(self, tokens: int) -> list[KeyValues]:
+        """Keys and values of the first `tokens` tokens, as views; none of no tokens."""
+        return [(keys[:, :, :tokens], values[:, :, :tokens]) for keys, values in self.layers] if tokens else []
 
 
 @dataclass(frozen=True)
@@ -124,8 +98,9 @@ class PromptEncoder:
         replayed, launched: number of forwards so far that a CUDA graph replayed, and that ran kernel by kernel.
     """
 
-    def __init__(self, model: Gemma2Model, tokenizer: PreTrainedTokenizerBase, max_prompts: int = MAX_PROMPTS) -> None:
+    def __init__(self, model: Gemma2, tokenizer: Tokenizer, max_prompts: int = MAX_PROMPTS) -> None:
         self.model = model
+        self.device = model.embed_tokens.weight.device
         self.tokenizer = tokenizer
         self.max_prompts = max_prompts
         self.prefix = self._encode_prefix()
@@ -133,7 +108,7 @@ class PromptEncoder:
         self.graphs: dict[tuple[int, int], PromptGraph] = {}
         # Tokens that most prompts share with the instruction: all but its last one, a space, which becomes part of
         # their first word.
-        usual = common_prefix_length(self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION + "a"), self.prefix.ids)
+        usual = common_prefix_length(self._tokenize(COMPLEX_HUMAN_INSTRUCTION + "a"), self.prefix.ids)
         self._usual_shared = min(usual, len(self.prefix.ids) - 1)
 
     def capture(self, recorder: GraphRecorder) -> None:
@@ -144,7 +119,7 @@ class PromptEncoder:
         counts = [2**i for i in range(self.max_prompts.bit_length()) if 2**i <= self.max_prompts]
         for length in range(MAX_GRAPH_LENGTH, 0, -LENGTH_MULTIPLE):
             for count in reversed(counts):
-                tokens = torch.zeros(count, length, dtype=torch.long, device=self.model.device)
+                tokens = torch.zeros(count, length, dtype=torch.long, device=self.device)
                 hidden = self.prefix.hidden.new_zeros(count, length, self.prefix.hidden.shape[-1])
                 replay = recorder.capture(partial(self.forward_into, tokens, hidden))
                 if replay is None:
@@ -178,7 +153,7 @@ class PromptEncoder:
             tokens: int64 [prompts, length].
             hidden: [prompts, length, C].
         """
-        hidden.copy_(self._forward(tokens, PrefixCache(self.prefix, self._usual_shared)))
+        hidden.copy_(self.model(tokens, self.prefix.first(self._usual_shared)))
 
     def _encode(self, tails: list[tuple[int, tuple[int, ...]]]) -> list[torch.Tensor]:
         """Last hidden states, [tokens, C] each, in as few forwards as possible.
@@ -206,11 +181,11 @@ class PromptEncoder:
             tokens: int64 [prompts, length] on the host, the tokens after them.
         """
         prompts, length = tokens.shape
-        tokens = upload(tokens, self.model.device)
+        tokens = upload(tokens, self.device)
         graph = self._find_graph(prompts, length) if shared == self._usual_shared else None
         if graph is None:
             self.launched += 1
-            return self._forward(tokens, PrefixCache(self.prefix, shared))
+            return self.model(tokens, self.prefix.first(shared))
         self.replayed += 1
         graph.tokens[:prompts].copy_(tokens)  # the others keep old tokens, and their output is not read
         graph.replay()
@@ -222,27 +197,14 @@ class PromptEncoder:
         return self.graphs[min(counts), length] if counts else None
 
     def _encode_prefix(self) -> Prefix:
-        ids = self.tokenizer.encode(COMPLEX_HUMAN_INSTRUCTION)
-        cache = DynamicCache()
-        (hidden,) = self._forward(torch.tensor([ids], device=self.model.device), cache)
-        return Prefix(ids, hidden, [(layer.keys, layer.values) for layer in cast(list[Any], cache.layers)])
+        ids, layers = self._tokenize(COMPLEX_HUMAN_INSTRUCTION), list[KeyValues]()
+        (hidden,) = self.model(torch.tensor([ids], device=self.device), recorded=layers)
+        return Prefix(ids, hidden, layers)
 
-    def _tokenize(self, text: str, length: int) -> list[int]:
-        ids: list[int] = self.tokenizer(text, truncation=True, max_length=length)["input_ids"]
-        return ids
-
-    def _forward(self, tokens: torch.Tensor, cache: DynamicCache | PrefixCache) -> torch.Tensor:
-        """Tokens [prompts, length] after those of the cache, to last hidden states [prompts, length, C].
-
-        The causal mask is made here: transformers 5.17 copies a number for its own from the host, which a graph cannot
-        hold.
-        """
-        length, cached = tokens.shape[1], cache.get_seq_length()
-        future, dtype = tokens.new_ones(length, cached + length, dtype=torch.bool).triu(cached + 1), self.model.dtype
-        mask = torch.zeros_like(future, dtype=dtype).masked_fill(future, torch.finfo(dtype).min)[None, None]
-        # The sliding window is 4096 tokens, more than a prompt can have, so both kinds of layer use one mask.
-        masks = {"full_attention": mask, "sliding_attention": mask}
-        return self.model(tokens, attention_mask=masks, **{CACHE: cast(Any, cache)}).last_hidden_state
+    def _tokenize(self, text: str, length: int | None = None) -> list[int]:
+        """Token ids of a text, <bos> first; at most the first `length`."""
+        ids: list[int] = self.tokenizer.encode(text).ids
+        return ids[:length]
 
 
 def pad_tokens(texts: Sequence[Sequence[int]], length: int) -> torch.Tensor:

@@ -68,11 +68,16 @@ class Generator(nn.Module):
 
 
 def initialize(model: SanaTransformer) -> None:
-    """Xavier for matrices, small weights for time and caption, zeros for the output: the initial velocity is zero."""
+    """Xavier for matrices, small weights for time and caption, zeros for the output: the initial velocity is zero.
+
+    The tables of modulation are normal with variance 1 / width, as in PixArt.
+    """
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2 or "scale_shift_table" in name:
+        if parameter.ndim < 2:
             continue
-        if "time_embed" in name or "caption_projection" in name:
+        if "scale_shift_table" in name:
+            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+        elif "time_embed" in name or "caption_projection" in name:
             nn.init.normal_(parameter, std=0.02)
         elif "conv_depth" not in name:
             nn.init.xavier_uniform_(parameter.flatten(1))

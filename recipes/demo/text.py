@@ -6,6 +6,7 @@ for every caption, so they run once per step with batch 1 and their keys and val
 
 import json
 from collections.abc import Iterable
+from inspect import signature
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -16,13 +17,14 @@ from tokenizers.models import BPE
 from torch import nn
 from transformers import DynamicCache, Gemma2Config, Gemma2Model
 
-from engine.worker.prompts import CACHE
 from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION as CHI
 
 from .captions import captions
 from .settings import TEXT_ENCODER
 from .world import sample_scene
 
+CACHE = "cache" if "cache" in signature(Gemma2Model.forward).parameters else "past_key_values"
+"""The argument of Gemma-2 that takes the cache: transformers 5.24 renames it, and 5.40 will drop the old name."""
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 VOCABULARY = 1024
 

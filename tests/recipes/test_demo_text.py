@@ -8,9 +8,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from engine.checkpoints.tokenizer import load_tokenizer
+from engine.models.gemma2 import Gemma2, Gemma2Config
 from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION, PromptEncoder
 from recipes.demo.captions import captions
 from recipes.demo.export import TOKENIZER, write_json
+from recipes.demo.settings import TEXT_ENCODER
 from recipes.demo.text import SPECIAL, VOCABULARY, TextEncoder, train_tokenizer
 from recipes.demo.world import sample_scene
 
@@ -64,7 +67,9 @@ def test_text_encoder_equals_the_served_one(tokenizer: Tokenizer, folder: Path) 
     """Padded, shared-prefix training embeddings equal the engine's, prompt by prompt; the empty one is <bos> alone."""
     torch.manual_seed(0)
     encoder = TextEncoder(tokenizer).eval()
-    served = PromptEncoder(encoder.model, AutoTokenizer.from_pretrained(folder))
+    model = Gemma2(Gemma2Config.from_dict(TEXT_ENCODER))
+    model.load_state_dict(encoder.model.state_dict())
+    served = PromptEncoder(model, load_tokenizer(folder))
     prompts = ["a red circle to the left of a blue square", "two hearts", "star, green", ""]
     with torch.no_grad():
         trained = encoder([encoder.token_ids(p) if p else [] for p in prompts])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Gemma2Config
 
 from benchmarks.random_checkpoint import write_random_checkpoint
 from engine.checkpoints.loader import open_checkpoint
+from engine.models.gemma2 import Gemma2Config
 from engine.worker.memory import memory_model
 
 from ...checkpoints import DC_AE
@@ -28,9 +28,10 @@ WIDTH_896 = dict(
 CHILD = """
 import os, sys, torch
 from pathlib import Path
-from engine.checkpoints.loader import load_models, load_tokenizer, open_checkpoint
+from engine.checkpoints.loader import load_models, open_checkpoint
+from engine.checkpoints.tokenizer import load_tokenizer
 def peak(): return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-torch.zeros(8).to(torch.bfloat16).sum()  # first use of torch and transformers allocates too
+torch.zeros(8).to(torch.bfloat16).sum()  # first use of torch and tokenizers allocates too
 load_tokenizer(Path(sys.argv[1]) / "tokenizer")
 for name in sys.argv[2:]:
     if os.fork():  # a separate process per dtype, without importing torch again
