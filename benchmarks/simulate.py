@@ -99,7 +99,7 @@ class Device:
             batch = self.scheduler.schedule(self.now)
             first = batch.tasks[0]
             if batch.phase is Phase.ENCODE:
-                seconds = self.costs.encode * len(batch.tasks)
+                seconds = self.costs.encode_seconds(len(batch.tasks))
             elif batch.phase is Phase.DENOISE:
                 seconds = self.costs.step_seconds(batch.tokens)
                 for task in batch.tasks:

@@ -6,9 +6,15 @@ from .errors import DeadlineExceeded, QueueFull
 from .fairness import MAX_SHARE, PATIENCE, required_share
 from .request import Request
 
+IDLE_TRUST = 10.0
+"""Factor by which a prediction may be too long. An idle device corrects none, and would refuse for ever."""
+
 
 def admit(request: Request, accepted: Collection[Request], max_queue_seconds: float) -> None:
-    """Raises QueueFull or DeadlineExceeded if the request would wait too long after the accepted ones of its device."""
+    """Raises QueueFull or DeadlineExceeded if the request would wait too long after the accepted ones of its device.
+
+    An idle device accepts it unless it alone would take `IDLE_TRUST` times its timeout.
+    """
     queued, needed = seconds_left(accepted), worst_case_seconds(request, accepted)
     if queued and needed > max_queue_seconds:
         message = (
@@ -18,7 +24,7 @@ def admit(request: Request, accepted: Collection[Request], max_queue_seconds: fl
         raise QueueFull(message, retry_after=min(queued, needed - max_queue_seconds))
     if request.deadline is not None:
         expected, allowed = expected_seconds(request, accepted, max_queue_seconds), request.deadline - request.arrived
-        if expected > allowed:
+        if expected > (allowed if queued else allowed * IDLE_TRUST):
             message = f"the request would finish in {expected:.1f} s; its timeout is {allowed:g} s"
             raise DeadlineExceeded(message)
 

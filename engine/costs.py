@@ -1,13 +1,16 @@
 """Predicted seconds and bytes of a request before it runs: measured at warm-up, corrected by every step."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import median
 
 from .stats import StepReport
 from .types import GenerationParams, ModelInfo
 
-CORRECTION = 0.05
-"""Weight of one step in the running correction: the twenty steps of one image make two thirds of a correction."""
+WINDOW = 7
+"""Steps of a phase whose median corrects its costs. They follow a new speed, however different, from its fourth step
+on, and three slow steps in a row change nothing."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,10 @@ class CostModel:
     """Seconds of each phase. A denoise step has a fixed part, which the images of a batch share.
 
     Args:
-        encode: seconds per image.
+        encode: seconds per image, at warm-up, as the others.
         step, token: seconds per denoise step, plus seconds per token of its forward.
         decode, pixel: seconds per decode, plus seconds per pixel.
+        recent: the last `WINDOW` steps of each phase, each by its seconds in relation to those at warm-up.
     """
 
     encode: float
@@ -25,37 +29,42 @@ class CostModel:
     token: float
     decode: float
     pixel: float
+    recent: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def slowdown(self, phase: str) -> float:
+        """Present seconds of a phase in relation to those at warm-up. Warm-up counts as a whole window."""
+        return median(self.recent.get(phase, (1.0,)))
+
+    def encode_seconds(self, images: int) -> float:
+        """Seconds of encoding the prompts of `images` images."""
+        return self.slowdown("encode") * self.encode * images
 
     def step_seconds(self, tokens: int) -> float:
         """Seconds of one denoise step of `tokens` tokens."""
-        return self.step + self.token * tokens
+        return self.slowdown("denoise") * (self.step + self.token * tokens)
 
     def decode_seconds(self, pixels: int) -> float:
         """Seconds of decoding one image of `pixels` pixels."""
-        return self.decode + self.pixel * pixels
+        return self.slowdown("decode") * (self.decode + self.pixel * pixels)
 
     def tokens_within(self, seconds: float) -> int:
         """Tokens of a denoise step that takes `seconds`."""
-        return max(0, int((seconds - self.step) / self.token))
+        return max(0, int((seconds / self.slowdown("denoise") - self.step) / self.token))
 
     def image_seconds(self, tokens: int, steps: int, pixels: int, decodes: int = 1) -> float:
         """Seconds of one image alone on the device; `tokens` counts both branches of guidance."""
-        return self.encode + steps * self.step_seconds(tokens) + decodes * self.decode_seconds(pixels)
+        return self.encode_seconds(1) + steps * self.step_seconds(tokens) + decodes * self.decode_seconds(pixels)
 
     def corrected(self, report: StepReport) -> "CostModel":
-        """Costs moved towards the seconds of a reported step. Outliers beyond a factor of 4 count as 4."""
-        if report.phase == "encode":
-            return replace(self, encode=self.encode * correction(report.seconds, self.encode * report.images))
-        if report.phase == "decode":
-            factor = correction(report.seconds, self.decode_seconds(report.pixels))
-            return replace(self, decode=self.decode * factor, pixel=self.pixel * factor)
-        factor = correction(report.seconds, self.step_seconds(report.tokens))
-        return replace(self, step=self.step * factor, token=self.token * factor)
-
-
-def correction(measured: float, predicted: float) -> float:
-    """Factor that moves a prediction by `CORRECTION` of its error."""
-    return float(1 + CORRECTION * (min(max(measured / predicted, 0.25), 4.0) - 1))
+        """Costs after a reported step."""
+        predicted = {
+            "encode": self.encode_seconds(report.images),
+            "denoise": self.step_seconds(report.tokens),
+            "decode": self.decode_seconds(report.pixels),
+        }[report.phase]
+        ratio = report.seconds / predicted * self.slowdown(report.phase)
+        recent = (*self.recent.get(report.phase, (1.0,) * WINDOW)[1:], ratio)
+        return replace(self, recent={**self.recent, report.phase: recent})
 
 
 def fit_line(points: list[tuple[int, float]]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from .admission import seconds_left
 from .config import EngineConfig
-from .costs import CostModel, grid_size
+from .costs import CostModel, grid_size, request_seconds
 from .errors import EngineUnavailable, GenerationFailed
 from .messages import Cancel, Ready, Report, StartFailed, Submit
 from .process import EngineProcess
@@ -24,6 +24,7 @@ MAX_FAILED_STARTS = 3
 MAX_RESTART_DELAY = 60.0
 LOADING_LOG_SECONDS, LOADING_LOGS = 30.0, 4
 """Maximum seconds between log lines about a process that is loading, and minimum number of parts of its time."""
+REPRICE = 1.1
 LONG_STEPS = 10.0
 """Factor on the predicted seconds of a step before its process counts as hung; other programs may use the machine."""
 
@@ -54,6 +55,7 @@ class Replica:
         self.retries = self.restarts = 0
         self.wasted_seconds = 0.0
         self.costs: CostModel | None = None
+        self._priced: dict[str, float] = {}  # the slowdown by phase at which the accepted requests are priced
         self._on_step, self._on_orphan = on_step, on_orphan
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -147,6 +149,7 @@ class Replica:
         elif isinstance(report, StepReport):
             if self.costs is not None:
                 self.costs = self.costs.corrected(report)
+                self._reprice(report.phase)
             self.last_step = report
             self._arm_watchdog()
             try:
@@ -155,11 +158,22 @@ class Replica:
                 log.exception("on_step failed on a report of engine process %d", self.index)
         elif isinstance(report, Ready):
             self.costs, self.ready = report.costs, True
+            self._priced.clear()
             if not self.started.done():
                 self.started.set_result(report)
             self._dispatch()
         elif isinstance(report, StartFailed) and not self.started.done():
             self.started.set_exception(report.error)
+
+    def _reprice(self, phase: str) -> None:
+        """Predicts the accepted requests again once a phase takes `REPRICE` times as long, or less long, than then."""
+        assert self.costs is not None
+        if 1 / REPRICE < self.costs.slowdown(phase) / self._priced.get(phase, 1.0) < REPRICE:
+            return
+        self._priced[phase] = self.costs.slowdown(phase)
+        model = self.started.result().model
+        for request in self.requests.values():
+            request.seconds = request_seconds(request.params, model, self.costs)
 
     def _deliver(self, request: Request, event: Event) -> None:
         request.receive(event)

@@ -49,3 +49,13 @@ def test_timeout_checked_against_work_ahead() -> None:
     admit(request(1.0, 5, timeout=9.5), accepted, QUEUE)
     with pytest.raises(DeadlineExceeded, match=r"would finish in 9\.0 s; its timeout is 8 s"):
         admit(request(1.0, 5, timeout=8.0), accepted, QUEUE)
+
+
+def test_idle_device_accepts_unless_image_alone_cannot_be_done() -> None:
+    """No step of an idle device corrects a prediction from a busy moment."""
+    admit(request(300.0, 5), [], QUEUE)
+    admit(request(9.0, 5, timeout=1.0), [], QUEUE)
+    with pytest.raises(DeadlineExceeded, match=r"would finish in 11\.0 s; its timeout is 1 s"):
+        admit(request(11.0, 5, timeout=1.0), [], QUEUE)
+    with pytest.raises(DeadlineExceeded, match=r"would finish in 9\.1 s; its timeout is 1 s"):
+        admit(request(9.0, 5, timeout=1.0), [request(0.1, 5)], QUEUE)

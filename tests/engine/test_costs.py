@@ -1,5 +1,6 @@
 """Predicted seconds and bytes: the fit to measurements, its correction, and the memory check."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -45,16 +46,44 @@ def test_fit_line_positive_on_noisy_clock(points: list[tuple[int, float]], line:
         assert (fixed, slope) == pytest.approx(line)
 
 
-def test_cost_correction_bounds_outliers() -> None:
+def seconds_of(costs: CostModel, phase: str) -> float:
+    """Predicted seconds of the phase's step in these tests."""
+    return {"encode": costs.encode_seconds(1), "denoise": costs.step_seconds(64), "decode": costs.decode_seconds(1000)}[
+        phase
+    ]
+
+
+def after(costs: CostModel, phase: str, slowdowns: Sequence[float]) -> CostModel:
+    """Costs after steps that took so many times the seconds at warm-up."""
+    for slowdown in slowdowns:
+        seconds = slowdown * seconds_of(COSTS, phase)
+        costs = costs.corrected(report(phase, seconds, tokens=64, pixels=1000))
+    return costs
+
+
+@pytest.mark.parametrize("phase", ["encode", "denoise", "decode"])
+@pytest.mark.parametrize("slowdown", [0.02, 0.5, 1.3, 8.0, 61.0])
+def test_costs_follow_new_speed_within_ten_steps_and_back(phase: str, slowdown: float) -> None:
+    noisy = [slowdown * noise for noise in (1.0, 0.9, 1.1, 1.0, 3.0, 0.95, 1.0, 1.05, 1.0, 1.0)]
+    slow = after(COSTS, phase, noisy)
+    assert seconds_of(slow, phase) == pytest.approx(slowdown * seconds_of(COSTS, phase), rel=0.05)
+    assert seconds_of(after(slow, phase, [1.0] * 10), phase) == pytest.approx(seconds_of(COSTS, phase))
+
+
+def test_costs_unmoved_by_passing_neighbour() -> None:
+    """It slows three of a hundred steps, and the costs of other phases are theirs alone."""
     costs = COSTS
-    for _ in range(200):
-        costs = costs.corrected(report("denoise", 2 * COSTS.step_seconds(64), tokens=64))
-        costs = costs.corrected(report("decode", 3 * COSTS.decode_seconds(1000), pixels=1000))
-        costs = costs.corrected(report("encode", 0.05))
-    assert costs.step_seconds(64) == pytest.approx(2 * COSTS.step_seconds(64), rel=0.01)
-    assert costs.decode_seconds(1000) == pytest.approx(3 * COSTS.decode_seconds(1000), rel=0.01)
-    assert costs.encode == pytest.approx(0.05, rel=0.01)
-    assert COSTS.corrected(report("denoise", 1000.0, tokens=64)).step < 1.2 * COSTS.step
+    for _ in range(5):
+        costs = after(costs, "denoise", [60.0, 100.0, 60.0, *[1.0] * 100])
+        assert seconds_of(costs, "denoise") == pytest.approx(seconds_of(COSTS, "denoise"))
+    slow = after(costs, "denoise", [60.0] * 10)
+    assert slow.decode_seconds(1000) == COSTS.decode_seconds(1000)
+
+
+def test_costs_of_other_sizes_follow_too() -> None:
+    slow = after(COSTS, "denoise", [4.0] * 10)
+    assert slow.step_seconds(2048) == pytest.approx(4 * COSTS.step_seconds(2048))
+    assert slow.tokens_within(slow.step_seconds(77)) in (76, 77)
 
 
 def test_image_beyond_memory_refused_with_sizes() -> None:
