@@ -12,7 +12,8 @@ ARGS =
 # is installed alone from there: if the index is unreachable, this costs seconds and torch comes from the default index.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2> /dev/null),,https://download.pytorch.org/whl/cpu)
 
-# Modules compile on first import; compiling all of them here doubles the CPU time of the installation (60 s against 28).
+# Compiling all modules here doubles the CPU time of the installation (60 s against 28). Only those that a server imports
+# are compiled, by importing them: where the environment forbids bytecode caches, each start would compile them again.
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 
 # Even where the environment forbids bytecode caches: without them every process compiles torch and transformers again,
@@ -57,6 +58,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch)
 	$(PIP) --editable .
+	.venv/bin/python -c 'import server.serving, engine.worker.core'
 	touch $@
 
 # Without npm the tests of the Node client are skipped, and without Chromium those of the playground.

@@ -16,8 +16,6 @@ from .hub_errors import explain, is_answer
 
 log = logging.getLogger(__name__)
 
-SHARED_PARTS_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
-"""Source of the shared parts for a single file that has none beside it: they are the same in all releases."""
 CONNECT_SECONDS = 10.0
 HUB_PREFIX = re.compile(r"hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/")
 HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[^/@]+|[^/@]+))?(?:/(?P<file>.+?))?/?")

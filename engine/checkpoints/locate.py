@@ -7,7 +7,6 @@ from ..errors import CheckpointError
 from .checkpoint import PARTS
 from .damage import describe_damage
 from .diffusers import check_pipeline
-from .hub import download_model, parse_hub_name
 from .single_file import FSDP_FILE, SUFFIXES
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -31,6 +30,8 @@ def locate_model(model: str, variants: tuple[str, ...]) -> tuple[Path, str]:
     if model and (path.exists() or path.is_symlink()):
         found = locate_local(path)
         return found, model_id(found, path)
+    from .hub import download_model, parse_hub_name  # here, because the hub's client takes 0.2 s to import
+
     name = parse_hub_name(model)
     if name is None:
         raise CheckpointError(missing_model(model, path))

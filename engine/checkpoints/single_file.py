@@ -15,12 +15,13 @@ from .checkpoint import PARTS, SHARED_PARTS, Checkpoint, SolverConfig, read_json
 from .damage import describe_damage
 from .diffusers import check_decoder, read_solver, read_transformer
 from .foreign import refuse_foreign
-from .hub import SHARED_PARTS_MODEL, download_parts
 from .nvlabs import INTERPOLATION_SCALES, clamps_attention, convert_keys, infer_config
 from .pickled import PickledWeights
 from .weights import RenamedWeights, WeightFiles
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+SHARED_PARTS_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
+"""Source of the shared parts for a single file that has none beside it: they are the same in all releases."""
 FSDP_FILE = Path("model") / "pytorch_model_fsdp.bin"
 """The weights in the folder of an FSDP run."""
 WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -97,6 +98,8 @@ def open_single_file(path: Path, model: str, variants: tuple[str, ...]) -> Check
         solver = SolverConfig(scm=config.guidance_embeds, flow_shift=6.0 if config.sample_size == 128 else 3.0)
     # Only now that the file is known to be a SANA transformer: the shared parts are gigabytes.
     if not all(found[part] for part in SHARED_PARTS):
+        from .hub import download_parts  # here, because the hub's client takes 0.2 s to import
+
         shared = download_parts(SHARED_PARTS_MODEL, SHARED_PARTS, variants)
         found |= {part: shared / part for part in SHARED_PARTS if not found[part]}
     parts = {part: folder for part, folder in found.items() if folder} | {"transformer": path}
