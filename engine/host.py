@@ -4,6 +4,7 @@ A group's limit also binds the groups below it, so the smallest limit between th
 Formats: cgroups(7), proc_pid_mountinfo(5) and the kernel's cgroup-v1 and cgroup-v2 documents.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -66,6 +67,18 @@ def available_cpus(root: Path = ROOT) -> CPUs:
         if source is not None and quota < cpus.count:
             cpus = CPUs(quota, shown(source, root))
     return cpus
+
+
+def run_delays(root: Path = ROOT) -> dict[str, float]:
+    """Seconds that each thread of this process has been ready to run and waited for a CPU; empty where unknown.
+
+    The second number of /proc/PID/task/TID/schedstat: sched-stats.txt in the kernel's documentation.
+    """
+    delays = {}
+    for file in (root / "proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):  # the thread has just ended
+            delays[file.parent.name] = int(file.read_text().split()[1]) / 1e9
+    return delays
 
 
 def host_memory(root: Path = ROOT) -> Memory:

@@ -1,20 +1,69 @@
-"""The number of threads that torch computes on: no more than the CPUs that the host and control groups allow."""
+"""The number of threads that torch computes on: within what the host allows, the one that is fastest for the model."""
 
 import os
+from collections.abc import Callable
 
 import torch
 
 from ..host import available_cpus, thread_count
 
+WORTHWHILE = 1.1
+"""Factor by which more threads must be faster than fewer. The cores that they leave decode, compress and serve."""
 
-def limit_threads() -> str:
+
+def limit_threads(processes: int = 1) -> str:
     """Lowers torch's number of threads to the CPUs available, and returns a sentence that says why.
 
     OMP_NUM_THREADS overrides it. Torch's own choice is at most one thread per core: hyperthreads gain nothing.
+
+    Args:
+        processes: engine processes that compute on the CPU and share it.
     """
-    if os.environ.get("OMP_NUM_THREADS"):
+    if is_set_by_user():
         return f"{torch.get_num_threads()} CPU threads (OMP_NUM_THREADS)"
     cpus = available_cpus()
-    threads = min(torch.get_num_threads(), thread_count(cpus))
+    threads = max(1, min(torch.get_num_threads(), thread_count(cpus)) // processes)
     torch.set_num_threads(threads)
-    return f"{threads} CPU threads ({cpus.source} allows {cpus.count:g} CPUs)"
+    shared = f", shared by {processes} engine processes" if processes > 1 else ""
+    return f"{threads} CPU threads ({cpus.source} allows {cpus.count:g} CPUs{shared})"
+
+
+def is_set_by_user() -> bool:
+    """Whether OMP_NUM_THREADS says how many threads to use."""
+    return bool(os.environ.get("OMP_NUM_THREADS"))
+
+
+def tune_threads(step_seconds: Callable[[], float]) -> str:
+    """Lowers torch's number of threads to the fastest, and returns a sentence with the measurements.
+
+    A small step is faster on one thread: the others would be woken for every operation.
+
+    Args:
+        step_seconds: measures a step with the present number of threads.
+    """
+
+    def measure(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return step_seconds()
+
+    seconds = measure_threads(torch.get_num_threads(), measure)
+    threads = fewest_fast(seconds)
+    torch.set_num_threads(threads)
+    measured = ", ".join(f"{1000 * seconds[n]:.3g} ms on {n}" for n in sorted(seconds))
+    return f"{threads} CPU threads (a step takes {measured})"
+
+
+def measure_threads(limit: int, measure: Callable[[int], float]) -> dict[int, float]:
+    """Seconds of a step by number of threads: `limit`, its half and so on, until fewer are slower."""
+    seconds: dict[int, float] = {}
+    threads = limit
+    while threads and (not seconds or min(seconds.values()) * WORTHWHILE >= seconds[min(seconds)]):
+        seconds[threads] = measure(threads)
+        threads //= 2
+    return seconds
+
+
+def fewest_fast(seconds: dict[int, float]) -> int:
+    """The smallest number of threads that is within `WORTHWHILE` of the fastest."""
+    fastest = min(seconds.values())
+    return min(threads for threads, taken in seconds.items() if taken <= fastest * WORTHWHILE)

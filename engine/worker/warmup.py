@@ -1,18 +1,24 @@
 """Warm-up: runs every phase before the first request to load code, allocate memory and measure the costs."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
 
 from ..costs import CostModel, fit_line, grid_size, image_tokens, is_guided
+from ..host import run_delays
 from ..types import GenerationParams, ModelInfo
 from .image_task import ImageTask
 from .runner import ModelRunner
+from .threads import is_set_by_user, tune_threads
 
+log = logging.getLogger(__name__)
 CPU_SIDE = 256
 """Largest side in pixels on the CPU, where a step of 1024 px takes seconds."""
-RUNS = 4
-"""Runs per phase. Costs measured too high on a busy machine refuse requests until steps have corrected them."""
+MIN_SHARE = 0.05
+"""Share of the seconds of a run that counts even if a thread waited longer, such as one that took no part in it."""
+RUNS = 3
+"""Runs per phase: the first may load code, and other programs may use the machine."""
 
 
 def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
@@ -20,6 +26,8 @@ def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
     side = min(model.default_size[0], CPU_SIDE) if runner.device.type == "cpu" else model.default_size[0]
     large, small = (warmup_task(model, prompt, part) for prompt, part in (("a cat", side), ("a dog", side // 2)))
     encodes = [seconds_of(partial(runner.encode, (task,)), runner) for task in (large, small)]
+    if runner.device.type == "cpu" and not is_set_by_user():
+        log.info("computing with %s", tune_threads(partial(fastest, partial(runner.denoise, (large,)), runner)))
     steps, decodes = [], []
     for task in (small, large):
         steps.append((task.tokens, fastest(partial(runner.denoise, (task,)), runner)))
@@ -51,13 +59,15 @@ def decode(runner: ModelRunner, task: ImageTask) -> None:
 
 
 def fastest(run: Callable[[], object], runner: ModelRunner) -> float:
-    """Seconds of the fastest of `RUNS` runs: the first may load code, and other programs may use the machine."""
+    """Seconds of the fastest of `RUNS` runs."""
     return min(seconds_of(run, runner) for _ in range(RUNS))
 
 
 def seconds_of(run: Callable[[], object], runner: ModelRunner) -> float:
-    """Seconds of one run on the device."""
-    started = time.monotonic()
+    """Seconds of one run on the device, without those in which a thread waited for a CPU that others used."""
+    before, started = run_delays(), time.monotonic()
     run()
     runner.synchronize()
-    return time.monotonic() - started
+    seconds = time.monotonic() - started
+    delays = [delay - before.get(thread, 0.0) for thread, delay in run_delays().items()]
+    return max(seconds - max(delays, default=0.0), MIN_SHARE * seconds)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.host import available_cpus, available_memory, group_folders, thread_count
+from engine.host import available_cpus, available_memory, group_folders, run_delays, thread_count
 
 GIB = 2**30
 MEMINFO = "MemTotal:       25165824 kB\nMemFree:         1048576 kB\nMemAvailable:   16777216 kB\n"
@@ -240,6 +240,15 @@ def test_available_cpus(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert cpus.count == (quota or 4)
     assert thread_count(cpus) == (threads or 4)
     assert cpus.source.startswith("control group, /sys/fs/cgroup/" if quota else "the CPU affinity")
+
+
+def test_run_delays_by_thread(tmp_path: Path) -> None:
+    for thread, text in (("7", "900 2500000000 12\n"), ("8", "1 0 1\n"), ("9", "0\n")):
+        folder = tmp_path / "proc/self/task" / thread
+        folder.mkdir(parents=True)
+        (folder / "schedstat").write_text(text)
+    assert run_delays(tmp_path) == {"7": 2.5, "8": 0.0}
+    assert run_delays(tmp_path / "absent") == {}
 
 
 def test_cpuset_counts_as_affinity() -> None:
