@@ -26,6 +26,8 @@ REJECTION_REASONS: dict[type[SanaError], str] = {
     InvalidParams: "invalid",
     EngineUnavailable: "unavailable",
 }
+BACKGROUND_IMAGES = 128
+"""Maximum accepted background images per device."""
 
 
 class EngineClient:
@@ -108,6 +110,15 @@ class EngineClient:
             self._cancelled += not request.done
             self._forget(request)
 
+    @property
+    def background_room(self) -> bool:
+        """Whether the devices would run out of background images soon: those accepted fill less than two steps each."""
+        requests = [request for request in self._requests.values() if request.params.background]
+        images = sum(len(request.missing) for request in requests)
+        tokens = sum(len(request.missing) * request.tokens for request in requests)
+        devices = len(self._replicas)
+        return images < BACKGROUND_IMAGES * devices and tokens < 2 * self.config.max_batch_tokens * devices
+
     def abort(self, request_id: str) -> bool:
         """Cancels a request, queued or running, within a step: its generator raises RequestCancelled.
 
@@ -179,14 +190,15 @@ class EngineClient:
         now, tokens = time.monotonic(), image_tokens(params, loaded.model)
         deadline = None if params.timeout is None else now + params.timeout
         request = Request(request_id, params, seconds, tokens, now, deadline)
-        admit(request, replica.requests.values(), self.config.max_queue_seconds)
+        if not params.background:  # whose sender bounds what it sends
+            admit(request, replica.interactive, self.config.max_queue_seconds)
         return request, replica
 
     def _choose(self) -> Replica:
         usable = [replica for replica in self._replicas if replica.usable]
         if self.model is None or not usable:
             raise EngineUnavailable("the engine is not running; try again in a few seconds")
-        return min(usable, key=lambda replica: (not replica.ready, replica.seconds_left))
+        return min(usable, key=lambda replica: (not replica.ready, replica.seconds_left, len(replica.requests)))
 
     def _reroute(self, request: Request) -> None:
         """Moves a request from a replica whose process has ended to one with a running process, if there is any."""

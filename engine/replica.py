@@ -65,9 +65,14 @@ class Replica:
         return self.started.done() and self.failed_starts < MAX_FAILED_STARTS
 
     @property
+    def interactive(self) -> list[Request]:
+        """The requests that do not run in the background: others have no effect on how long these wait."""
+        return [request for request in self.requests.values() if not request.params.background]
+
+    @property
     def seconds_left(self) -> float:
-        """Predicted seconds of the work it has accepted."""
-        return seconds_left(self.requests.values())
+        """Predicted seconds of the work it has accepted, without what runs in the background."""
+        return seconds_left(self.interactive)
 
     async def run(self) -> None:
         """Starts a process, and another one whenever it ends, until cancelled."""
@@ -184,12 +189,18 @@ class Replica:
         """Sends every request that is not sent; after a crash, the suspects first and one at a time.
 
         A suspect had started when a process ended. Alone, it cannot take other requests with it if it is the cause.
+        Suspects of the background wait until there are no other requests.
         """
-        suspects = [request for request in self.requests.values() if request.crashes]
-        if self.ready and not suspects:
-            self._submit(request for request in self.requests.values() if not request.sent)
-        elif self.ready and not any(request.sent for request in self.requests.values()):
-            self._submit(suspects[:1])
+        requests, interactive = list(self.requests.values()), self.interactive
+        suspects = [request for request in requests if request.crashes]
+        if not self.ready or any(request.sent for request in suspects):
+            pass
+        elif not suspects:
+            self._submit(request for request in requests if not request.sent)
+        elif interactive and not any(request.crashes for request in interactive):
+            self._submit(request for request in interactive if not request.sent)
+        elif not any(request.sent for request in requests):
+            self._submit(sorted(suspects, key=lambda request: request.params.background)[:1])
         if self._watchdog is None or not self.requests:
             self._arm_watchdog()
 

@@ -28,6 +28,8 @@ class GenerationParams:
         priority: class in the queue.
         timeout: seconds from submission after which the caller no longer wants the images; None: no limit.
         tenant: owner of the request, such as a hash of an API key; tenants share the device equally.
+        background: generate only in the time that other requests leave, in their steps where there is room, and after
+            all of them; the queue's limit does not apply.
     """
 
     prompt: str
@@ -45,6 +47,7 @@ class GenerationParams:
     priority: Priority = "normal"
     timeout: float | None = None
     tenant: str = ""
+    background: bool = False
 
 
 @dataclass(frozen=True)

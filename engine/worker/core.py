@@ -22,12 +22,12 @@ from ..messages import Submit
 from ..params import check_params
 from ..stats import Forwards, StepReport
 from ..types import Event, Failed, Finished, ModelInfo, Preview, Progress, Started
+from .device_scheduler import DeviceScheduler
 from .faults import is_fatal, is_out_of_memory, user_error
 from .image_files import encode_image, encode_preview
 from .image_task import Batch, ImageTask, Phase
 from .memory import memory_model, prompt_cache_bytes
 from .runner import ModelRunner, require_state
-from .scheduler import Scheduler
 from .stopwatch import Stopwatch
 from .warmup import measure_costs
 
@@ -71,7 +71,9 @@ class EngineCore:
         log.info("loaded and warmed up %s on %s in %s after %.1f s", self.model.id, device, dtype, seconds)
         # Out of memory ends the whole process on the CPU, so a batch must fit as each of its images does.
         batch_tokens = min(config.max_batch_tokens, self.memory.capacity // self.memory.token)
-        self.scheduler = Scheduler(costs, batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact)
+        self.scheduler = DeviceScheduler(
+            costs, batch_tokens, config.max_step_seconds, config.max_queue_seconds, config.exact
+        )
         self._index = index
         self._png_metadata = config.png_metadata
         self._emit = emit

@@ -28,6 +28,7 @@ class Scheduler:
         max_step_seconds: maximum predicted seconds of a step of several images.
         max_queue_seconds: seconds within which larger images should finish, even beside a stream of small ones.
         exact: run each image in a forward of its own.
+        max_joins: maximum number of images that start in one encode batch.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Scheduler:
         max_step_seconds: float,
         max_queue_seconds: float,
         exact: bool = False,
+        max_joins: float = math.inf,
     ) -> None:
         self.costs = costs
         self.max_batch_tokens = max_batch_tokens
         self.max_step_seconds = max_step_seconds
         self.max_queue_seconds = max_queue_seconds
         self.exact = exact
+        self.max_joins = max_joins
         self.waiting: dict[str, list[ImageTask]] = {}  # by tenant, the most urgent image first
         self.running: list[ImageTask] = []
         self.served: dict[str, float] = {}  # predicted device seconds by tenant
@@ -132,6 +135,9 @@ class Scheduler:
                 joined.append(task)
             else:
                 refused = min(refused, rank(task))  # an image of this rank or above would not fit either
+            if len(joined) >= self.max_joins:
+                self._changed = True  # the others follow in the next batch
+                break
         for task in joined:
             self._remove_waiting(task)
             self._charge(task)
