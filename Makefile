@@ -36,7 +36,7 @@ test: lint
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	$(if $(TORCH_INDEX),$(subst .venv/,.venv-newest/,$(PIP)) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch)
-	.venv-newest/bin/python -m pip install --no-compile --upgrade --upgrade-strategy eager --editable '.[s3,otel,test]'
+	.venv-newest/bin/python -m pip install --no-compile --upgrade --upgrade-strategy eager --editable '.[s3,otel,postgres,test]'
 	.venv-newest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/deploy $(ARGS)
 
 lint: .venv/installed-test
@@ -63,6 +63,6 @@ clean:
 
 # Without npm the tests of the Node client are skipped, and without Chromium those of the playground.
 .venv/installed-test: .venv/installed tests/clients/package-lock.json
-	$(PIP) --editable '.[s3,otel,test]'
+	$(PIP) --editable '.[s3,otel,postgres,test]'
 	$(if $(shell command -v npm 2> /dev/null),-npm ci --prefix tests/clients --no-audit --no-fund)
 	touch $@

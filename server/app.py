@@ -7,8 +7,10 @@ import re
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,13 +26,16 @@ from .methods import HeadAsGet, JSONCORSMiddleware
 from .metrics import Metrics
 from .origins import parse_origins
 from .paths import NormalPaths
-from .routes import files, images, models, operations, playground
+from .routes import batches, files, images, models, operations, playground, uploads
 from .s3_store import S3Store
 from .schemas import ErrorResponse
 from .settings import ServerConfig
 from .tracing import NoTraces, OTLPTraces
-from .urls import TrustedProxies, trusted_addresses
+from .urls import TrustedProxies, check_url, trusted_addresses
 from .writing import OutputError
+
+if TYPE_CHECKING:
+    from .batches.runner import BatchRunner
 
 log = logging.getLogger("sana.app")
 EXPOSED_HEADERS = [
@@ -65,9 +70,14 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
             if config.files is None:
                 app.state.files = DirectoryStore(Path(scratch), config.files_max_bytes, config.files_max_age)
             sweeping = asyncio.create_task(sweep_forever(app.state.files))
+            if app.state.batches is not None:
+                app.state.batches.start()
             try:
                 yield
             finally:
+                if app.state.batches is not None:
+                    await app.state.batches.stop()
+                    app.state.batches.close()
                 for task in (loading, sweeping):
                     task.cancel()
                 await asyncio.gather(loading, sweeping, return_exceptions=True)
@@ -91,7 +101,8 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     app.state.keys = ApiKeys(config.api_keys, config.api_key_file)
     app.state.limits = Limits(config.rate_limit, config.max_concurrent)
     app.state.traces = OTLPTraces(config.otlp_endpoint) if config.otlp_endpoint else NoTraces()
-    for router in (images.router, models.router):
+    app.state.batches = open_batches(config, app.state)
+    for router in (images.router, models.router, uploads.router, batches.router):
         app.include_router(router, dependencies=[Depends(authorize)])
     for router in (operations.router, files.router, playground.router):
         app.include_router(router)
@@ -102,7 +113,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
             JSONCORSMiddleware,
             allow_origins=parse_origins(config.cors_origins),
             allow_private_network=True,
-            allow_methods=["GET", "HEAD", "POST"],
+            allow_methods=["DELETE", "GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
@@ -128,6 +139,22 @@ def open_store(place: str, config: ServerConfig) -> FileStore:
     if not place.strip() or re.match(r"\w+:/|s3:", place, re.IGNORECASE):  # would become a folder of that name
         raise OutputError(f"--files must be a folder or s3://BUCKET/PREFIX, got {place!r}")
     return DirectoryStore(Path(place), config.files_max_bytes, config.files_max_age)
+
+
+def open_batches(config: ServerConfig, state: State) -> "BatchRunner | None":
+    """The batches of --data or --database; None without either. Raises SanaError if they cannot be opened."""
+    place = config.data or config.database
+    if place is None:
+        return None
+    if config.data and config.database:
+        raise SanaError("--data and --database exclude each other: batches are in one of them")
+    if config.webhook_url is not None:
+        check_url("--webhook-url", config.webhook_url)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # before its import, which logs
+    from .batches.database import Database  # here, because a server without batches needs no database library
+    from .batches.runner import BatchRunner
+
+    return BatchRunner(Database(place), state)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

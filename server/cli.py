@@ -1,4 +1,4 @@
-"""The command `sana`: serve, generate, eval, bench, doctor. An error is one line and status 1, never a traceback."""
+"""The command `sana`: serve, generate, batch, eval, bench, doctor. An error is one line and status 1, no traceback."""
 
 import argparse
 import asyncio
@@ -64,6 +64,15 @@ def generate(args: argparse.Namespace) -> int:
     return 0
 
 
+def batch(args: argparse.Namespace) -> int:
+    from .prompt_files import generate_prompts
+
+    names = ("size", "num_inference_steps", "guidance_scale")
+    defaults = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    engine = dataclasses.replace(engine_config(args), log_level="critical")  # errors are lines of a file
+    return asyncio.run(generate_prompts(engine, args.file, args.out, defaults))
+
+
 def evaluate(args: argparse.Namespace) -> int:
     from .evaluation.exam import ExamSettings, contact_sheet, examine_engine, examine_url, table
     from .writing import check_writable, write_whole
@@ -127,6 +136,17 @@ def build_parser() -> argparse.ArgumentParser:
     n_help = "number of images; several are numbered: sana-1.png, sana-2.png, ... (default: %(default)s)"
     command.add_argument("-n", type=int, default=1, help=n_help)
     command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (default: %(default)s)")
+
+    command = commands.add_parser("batch", help="generate the images of a file of prompts, and go on after a stop")
+    command.set_defaults(run=batch)
+    command.add_argument("file", type=Path, help="one prompt per line, as text or as JSON with the fields of a request")
+    add_model_flags(command)
+    add_quantization_flag(command)
+    add_device_flag(command)
+    add_size_flags(command)
+    add_guidance_flag(command)
+    folder_help = "folder for the images; those that exist are not generated again (default: %(default)s)"
+    command.add_argument("--out", type=Path, default=Path("images"), help=folder_help)
 
     command = commands.add_parser("eval", help="measure how well a model follows the prompts of the demo's world")
     command.set_defaults(run=evaluate)

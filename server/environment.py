@@ -14,7 +14,7 @@ from typing import Any
 from engine import SanaError
 
 PREFIX = "SANA_"
-SECRETS = ("SANA_API_KEYS",)
+SECRETS = ("SANA_API_KEYS", "SANA_DATABASE", "SANA_WEBHOOK_SECRET")
 """Variables that may instead be read from a file, named by SANA_..._FILE: Docker and Kubernetes mount secrets so."""
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 KUBERNETES_HINT = "; Kubernetes sets it for a Service named sana unless the pod has enableServiceLinks: false"

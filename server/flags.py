@@ -85,6 +85,17 @@ def serve_flags() -> VariableParser:
     add("--cors-origin", cors_help, "none", dest="cors_origins", action=Repeated, metavar="ORIGIN")
     body_help = "maximum size of a request body"
     add("--max-body-bytes", body_help, server.max_body_bytes, type=integer, metavar="BYTES")
+    data_help = "folder in which OpenAI's Batch API keeps files, batches and images"
+    add("--data", data_help, "no batches", type=Path, metavar="FOLDER")
+    database_help = "database in place of --data that several servers share, like postgresql://user@host/name"
+    add("--database", database_help, "none", metavar="URL")
+    age_help = "time that uploaded files, batches and their output are kept"
+    add("--batch-max-age", age_help, server.batch_max_age, type=number, metavar="SECONDS")
+    held_help = "maximum size of all of them; beyond it the oldest files are deleted"
+    add("--batch-max-bytes", held_help, server.batch_max_bytes, type=integer, metavar="BYTES")
+    add("--webhook-url", "address that is told of the end of each batch", "none", metavar="URL")
+    secret_help = "key that signs these messages: whsec_ and at least 16 bytes in base64"
+    add("--webhook-secret", secret_help, "none", metavar="SECRET")
     devices_help = "auto, cpu, mps, cuda, cuda:INDEX, or several separated by commas: one engine process each"
     add("--devices", devices_help, engine.device, dest="device")
     exact_help = "run each request in its own batch: the image's bytes do not depend on other requests; slower"

@@ -12,6 +12,10 @@ RequestError
     OriginNotAllowed            the web page is not allowed by --cors-origin
     ModelNotFound               the requested model is not the one served
     FileNotFound                the image does not exist, or has expired
+    BatchesDisabled             the server runs without --data and --database
+    NoSuchBatchObject           the file or batch does not exist, or belongs to another key
+    BatchStoreUnavailable       the database of batches does not answer
+    BatchStoreFull              the batches hold as many bytes as they may
     RangeNotSatisfiable         the range begins beyond the end of the image
     StorageFailed               the image for a URL cannot be stored
     MissingKey                  no API key was sent
@@ -87,6 +91,28 @@ class FileNotFound(RequestError):
     """The image does not exist, or has expired."""
 
 
+class BatchesDisabled(RequestError):
+    """The server runs without --data and --database."""
+
+
+class NoSuchBatchObject(RequestError):
+    """The file or batch does not exist, or belongs to another key."""
+
+
+class BatchStoreUnavailable(RequestError):
+    """The database of batches does not answer or has no space. `reason` says why, for the log: it may name hosts."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the database of batches does not answer; try again later")
+        self.reason = reason
+
+
+class BatchStoreFull(RequestError):
+    """The batches hold as many bytes as they may."""
+
+    headers: ClassVar = {"x-should-retry": "false"}
+
+
 class RangeNotSatisfiable(RequestError):
     """The range begins beyond the end of an image of `size` bytes."""
 
@@ -144,6 +170,10 @@ TABLE: dict[type[Exception] | int, Kind] = {
     MissingKey: Kind(401, "invalid_request_error"),
     InvalidKey: Kind(401, "invalid_request_error", "invalid_api_key"),
     FileNotFound: Kind(404, "invalid_request_error", "file_not_found"),
+    BatchesDisabled: Kind(404, "invalid_request_error", "batches_disabled"),
+    NoSuchBatchObject: Kind(404, "invalid_request_error", None, "id"),
+    BatchStoreUnavailable: Kind(503, "server_error", retry_after=5),
+    BatchStoreFull: Kind(507, "server_error", "storage_failed"),
     RangeNotSatisfiable: Kind(416, "invalid_request_error"),
     StorageFailed: Kind(507, "server_error", "storage_failed"),
     TooManyRequests: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1),

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -43,6 +43,10 @@ class Metrics:
         self.forwards = counter("sana_forwards", forwards_help, ["phase", "graph"])
         self.padding = counter("sana_graph_padding_tokens", "Padding tokens in the buckets of CUDA graphs.")
         self.batch_images = histogram("sana_batch_images", "Images per batch.", buckets=IMAGES)
+        self.lines = counter("sana_batch_api_lines", "Lines of batch files that are done, by result.", ["result"])
+        gauge = functools.partial(Gauge, registry=self.registry)
+        self.waiting_lines = gauge("sana_batch_api_waiting_lines", "Lines of batch files that are not done.")
+        self.paused = gauge("sana_batch_api_paused", "1 while the work on batch files waits for storage, else 0.")
 
     def watch(self, engine: EngineClient) -> None:
         """Adds the engine's statistics, read at each scrape."""
@@ -60,10 +64,15 @@ class Metrics:
             self.padding.inc(max(0, report.forwards.graph_tokens - report.tokens))
 
     def observe_image(self, params: GenerationParams, timings: Timings) -> None:
-        self.images.inc()
-        self.pixels.inc(params.width * params.height)
+        self.count_images(params, 1)
         for stage in STAGES:
             self.stages.labels(stage).observe(getattr(timings, stage))
+
+    def count_images(self, params: GenerationParams, number: int | None = None) -> None:
+        """Counts images without their latency, which is a matter of chance in the background. None: all `n`."""
+        number = params.n if number is None else number
+        self.images.inc(number)
+        self.pixels.inc(number * params.width * params.height)
 
     def observe_request(self, params: GenerationParams, seconds: float) -> None:
         self.requests.labels(size_class(params)).observe(seconds)

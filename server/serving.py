@@ -99,7 +99,10 @@ class Server(uvicorn.Server):
     async def finish_accepted(self) -> None:
         """Listens until the accepted requests are done, or failed after the grace period, and the drain is over."""
         try:
-            await asyncio.gather(self.app.state.engine.drain(self.grace_seconds), asyncio.sleep(self.drain_seconds))
+            drained = [self.app.state.engine.drain(self.grace_seconds), asyncio.sleep(self.drain_seconds)]
+            if self.app.state.batches is not None:  # at once: its lines go on after the restart, or on another server
+                drained.append(self.app.state.batches.stop())
+            await asyncio.gather(*drained)
         finally:
             self.should_exit = True
 

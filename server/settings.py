@@ -40,6 +40,12 @@ class ServerConfig:
         max_concurrent: concurrent requests per key; 0: unlimited.
         cors_origins: web pages whose scripts may send requests; "*" allows all.
         max_body_bytes: maximum size of a request body; larger ones are refused with 413.
+        data: folder of the database of batches; None: see database.
+        database: postgresql://... URL of a database that servers share for batches; with neither there are no batches.
+        batch_max_age: seconds that uploaded files, batches and their output are kept.
+        batch_max_bytes: maximum bytes of all of them; beyond it the oldest files are deleted.
+        webhook_url: address that is told of the end of each batch; None: nobody.
+        webhook_secret: whsec_ and a key in base64, which signs these messages.
         otlp_endpoint: URL of an OpenTelemetry collector; None: no traces.
         grace_seconds: time to finish accepted requests when stopped; Kubernetes kills 30 s after SIGTERM.
         drain_seconds: minimum time in which a stopping server accepts connections, and answers 503.
@@ -64,6 +70,12 @@ class ServerConfig:
     max_concurrent: int = 0
     cors_origins: Sequence[str] = ()
     max_body_bytes: int = 1 << 20
+    data: Path | None = None
+    database: str | None = field(default=None, repr=False)
+    batch_max_age: float = 30 * 86400.0
+    batch_max_bytes: int = 100 << 30
+    webhook_url: str | None = None
+    webhook_secret: str = field(default="", repr=False)
     otlp_endpoint: str | None = None
     grace_seconds: float = 25.0
     drain_seconds: float = 0.0

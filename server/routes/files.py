@@ -1,27 +1,32 @@
 """GET /files/{name}: the images that responses refer to by URL."""
 
+import asyncio
 import re
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
 from ..caching import unless_unchanged
-from ..file_store import MEDIA_TYPES, DirectoryStore
+from ..file_store import MEDIA_TYPES, NAME, DirectoryStore
 from ..http_errors import FileNotFound, RangeNotSatisfiable
 
 router = APIRouter()
+HEADERS = {"x-content-type-options": "nosniff"}
 RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 @router.get("/files/{name:path}", response_class=FileResponse)
 async def read_file(name: str, request: Request) -> Response:
     """An image, or a range of its bytes. Needs no key, because the name cannot be guessed."""
-    store = request.app.state.files
+    store, batches = request.app.state.files, request.app.state.batches
+    if batches is not None and NAME.fullmatch(name) and (image := await asyncio.to_thread(batches.files.image, name)):
+        media_type = MEDIA_TYPES[name.rpartition(".")[2]]
+        return Response(image, headers={**HEADERS, "cache-control": "private"}, media_type=media_type)
     path = store.find(name) if isinstance(store, DirectoryStore) else None
     if path is None or not path.is_file():
         raise FileNotFound("this file does not exist, or its time is over; images are kept for a limited time")
     stat = path.stat()
-    headers = {"cache-control": f"private, max-age={int(store.max_age)}", "x-content-type-options": "nosniff"}
+    headers = {**HEADERS, "cache-control": f"private, max-age={int(store.max_age)}"}
     file = FileResponse(path, media_type=MEDIA_TYPES[path.suffix[1:]], headers=headers, stat_result=stat)
     response = unless_unchanged(file, request)
     if response is file:  # RFC 9110, 13.2.2: a range counts only then

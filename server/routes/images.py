@@ -56,8 +56,8 @@ async def create_images(request: Request) -> Response:
     config: ServerConfig = request.app.state.config
     body, ignored = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
     model_name = request.path_params.get("deployment", body.model)  # a deployment's name is Azure's name of a model
-    model = served_model(request, model_name)
-    params = to_params(body, model, request)
+    model = served_model(request.app.state, model_name)
+    params = to_params(body, model, request.state.tenant)
     headers = {}
     if params.negative_prompt.strip() and not is_guided(params, model):
         ignored.append("negative_prompt")  # its branch does not run; the engine drops it from the file too
@@ -73,7 +73,7 @@ async def create_images(request: Request) -> Response:
         return await EventStream(params, model, events, headers, request.state.request_id).opened()
     images = await collect_while_connected(events, request)
     urls = None
-    if (body.response_format or default_format(request, model_name)) == "url":
+    if (body.response_format or default_format(request.app.state, model_name)) == "url":
         urls = await store_images(images, params, request)
     frame = describe_images(params, model, images, urls, time.monotonic() - started).model_dump_json(exclude_none=True)
     inline = [] if urls else [image.image for image in images]
@@ -83,12 +83,12 @@ async def create_images(request: Request) -> Response:
     return StreamingResponse(pieces, headers=headers, media_type="application/json")
 
 
-def to_params(body: ImageGenerationRequest, model: ModelInfo, request: Request) -> GenerationParams:
+def to_params(body: ImageGenerationRequest, model: ModelInfo, tenant: str) -> GenerationParams:
     """The request as the engine takes it: a field that both classes have is passed on under its name."""
     values = {name: getattr(body, name) for name in SHARED_FIELDS}
     if not body.stream:
         values["partial_images"] = None
-    return resolve_params(model, size=body.size, quality=body.quality, tenant=request.state.tenant, **values)
+    return resolve_params(model, size=body.size, quality=body.quality, tenant=tenant, **values)
 
 
 async def collect_while_connected(events: AsyncGenerator[Event], request: Request) -> list[Finished]:

@@ -1,6 +1,7 @@
 """GET /v1/models and /v1/models/{id}: the served model, by its id and its aliases. Azure's clients add /openai."""
 
 from fastapi import APIRouter, Request
+from starlette.datastructures import State
 
 from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, MIN_SIDE, EngineClient, EngineUnavailable, ModelInfo
 
@@ -21,7 +22,7 @@ ASPECT_RATIOS = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
     """The model under its id and each alias, except *, which has no list."""
-    model = served_model(request)
+    model = served_model(request.app.state)
     names = [name for name in request.app.state.config.model_aliases if name != ANY_NAME]
     return ModelList(data=[model_object(model, name) for name in (model.id, *names)])
 
@@ -31,34 +32,37 @@ async def list_models(request: Request) -> ModelList:
 @router.get("/v1/models/{model_id:path}")
 async def retrieve_model(model_id: str, request: Request) -> ModelObject:
     """One model. Clients send the slash of "org/name" as %2F or as it is, so the route takes both."""
-    return model_object(served_model(request, model_id), model_id)
+    return model_object(served_model(request.app.state, model_id), model_id)
 
 
-def served_model(request: Request, name: str | None = None) -> ModelInfo:
-    """The served model, by its id, an alias, None or "". Raises EngineUnavailable or ModelNotFound."""
-    engine: EngineClient = request.app.state.engine
+def served_model(state: State, name: str | None = None) -> ModelInfo:
+    """The model of the application with this state, by its id, an alias, None or "".
+
+    Raises EngineUnavailable or ModelNotFound.
+    """
+    engine: EngineClient = state.engine
     model = engine.model
     if model is None:
         raise EngineUnavailable("the model is loading or the server is stopping; try again in a few seconds")
-    aliases = request.app.state.config.model_aliases
+    aliases = state.config.model_aliases
     if name and name != model.id and name not in aliases and ANY_NAME not in aliases:
         shown = printable(repr(name))[:100]
         raise ModelNotFound(f"The model {shown} does not exist; this server serves '{model.id}'.")
     return model
 
 
-def default_format(request: Request, name: str | None) -> str:
+def default_format(state: State, name: str | None) -> str:
     """The format of images for a request that names none: of the alias, of OpenAI's API for its names, or the default.
 
     OpenAI's own gpt-image models send b64_json only, so their clients read nothing else.
     """
-    config: ServerConfig = request.app.state.config
+    config: ServerConfig = state.config
     alias, any_name = config.model_aliases.get(name or ""), config.model_aliases.get(ANY_NAME)
     if alias and alias.response_format:
         return alias.response_format
     if name and name.startswith("gpt-image"):
         return "b64_json"
-    if any_name and any_name.response_format and name not in (None, "", served_model(request).id):
+    if any_name and any_name.response_format and name not in (None, "", served_model(state).id):
         return any_name.response_format
     return config.response_format
 

@@ -23,10 +23,13 @@ async def health() -> dict[str, str]:
 async def ready(request: Request) -> dict[str, str]:
     """200 if the engine can generate; 503 while it loads, drains or restarts: for load balancers and Docker."""
     engine: EngineClient = request.app.state.engine
-    model = served_model(request)
+    model = served_model(request.app.state)
     if not engine.ready:
         raise EngineUnavailable("the server is stopping" if engine.draining else "the engine is restarting")
-    return {"status": "ready", "model": model.id}
+    answer = {"status": "ready", "model": model.id}
+    if request.app.state.batches is not None:
+        answer["batches"] = "paused; see the log" if request.app.state.batches.reason else "running"
+    return answer
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

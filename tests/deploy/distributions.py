@@ -11,7 +11,7 @@ from .dockerfile import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
-OPTIONAL = [Requirement(text) for name in ("s3", "otel") for text in PROJECT["optional-dependencies"][name]]
+OPTIONAL = [Requirement(text) for name in ("s3", "otel", "postgres") for text in PROJECT["optional-dependencies"][name]]
 EXTRAS = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
 
 

@@ -1,0 +1,1 @@
+"""Schema of the database as Alembic migrations; the server runs them when it starts."""

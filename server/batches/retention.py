@@ -1,0 +1,111 @@
+"""Deletes files and batches by age and by bytes, in small transactions: the oldest first, and none that is in use."""
+
+from sqlalchemy import delete, exists, func, select, update
+
+from .database import Database
+from .jobs import FINAL
+from .schema import batches, chunks, files, images, lines
+from .stored_files import stored_bytes
+
+SLICE = 100
+CHUNK_SLICE = 16
+"""Lines with their images, and chunks of uploads, that one transaction deletes."""
+
+
+class Retention:
+    """The limits of what the database holds.
+
+    Args:
+        max_age: seconds that batches are kept after their creation.
+        max_bytes: maximum bytes of uploads, lines and images.
+    """
+
+    def __init__(self, database: Database, max_age: float, max_bytes: int) -> None:
+        self._database = database
+        self._max_age = max_age
+        self._max_bytes = max_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing may be added. Raises BatchStoreUnavailable."""
+        return stored_bytes(self._database) >= self._max_bytes
+
+    def sweep(self) -> None:
+        """Deletes what is too old, or too much. Raises BatchStoreUnavailable."""
+        self._expire()
+        while self.full and self._drop_oldest():
+            self._delete_hidden()
+        self._delete_hidden()
+        self._delete_batches()
+        self._database.reclaim_space()
+
+    def _expire(self) -> None:
+        with self._database.write() as connection:
+            expired = (files.c.expires_at <= self._database.now(connection), files.c.status != "deleted")
+            connection.execute(update(files).where(*expired).values(status="deleted"))
+
+    def _drop_oldest(self) -> bool:
+        """Hides the oldest file that no unfinished batch needs. Returns False if there is none."""
+        with self._database.write() as connection:
+            reads = (batches.c.input_file_id == files.c.id, batches.c.status == "validating")
+            free = (files.c.status == "processed", ~exists().where(*reads))
+            oldest = select(files.c.id).where(*free).order_by(files.c.created_at, files.c.id).limit(1)
+            file_id = connection.execute(oldest).scalar_one_or_none()
+            if file_id is not None:
+                connection.execute(update(files).where(files.c.id == file_id).values(status="deleted"))
+        return file_id is not None
+
+    def _delete_hidden(self) -> None:
+        """Deletes the content of hidden files, and then the files."""
+        with self._database.read() as connection:
+            hidden = connection.execute(select(files).where(files.c.status == "deleted")).all()
+        for file in hidden:
+            if file.batch_id is None:
+                while self._delete_chunks(file.id):
+                    pass
+            else:
+                while self._delete_lines(file.batch_id, file.line_state):
+                    pass
+            with self._database.write() as connection:
+                connection.execute(delete(files).where(files.c.id == file.id))
+
+    def _delete_chunks(self, file_id: str) -> int:
+        with self._database.write() as connection:
+            some = select(chunks.c.number).where(chunks.c.file_id == file_id).limit(CHUNK_SLICE)
+            gone = delete(chunks).where(chunks.c.file_id == file_id, chunks.c.number.in_(some))
+            return connection.execute(gone).rowcount
+
+    def _delete_lines(self, batch_id: str, state: str | None) -> int:
+        """Deletes a slice of the lines of one state, or of all, with their images. Returns how many."""
+        mine = [lines.c.batch_id == batch_id] + ([] if state is None else [lines.c.state == state])
+        with self._database.write() as connection:
+            size = func.length(lines.c.output)
+            rows = connection.execute(select(lines.c.number, size.label("size")).where(*mine).limit(SLICE)).all()
+            numbers = [row.number for row in rows]
+            shown = (images.c.batch_id == batch_id, images.c.number.in_(numbers))
+            freed = sum(row.size or 0 for row in rows)
+            freed += connection.execute(
+                select(func.coalesce(func.sum(func.length(images.c.data)), 0)).where(*shown)
+            ).scalar_one()
+            connection.execute(delete(images).where(*shown))
+            connection.execute(delete(lines).where(lines.c.batch_id == batch_id, lines.c.number.in_(numbers)))
+            left = batches.c.stored_bytes - freed
+            connection.execute(update(batches).where(batches.c.id == batch_id).values(stored_bytes=left))
+        return len(rows)
+
+    def _delete_batches(self) -> None:
+        """Deletes old batches, with the files of their output."""
+        with self._database.read() as connection:
+            past = batches.c.created_at <= self._database.now(connection) - self._max_age
+            old = connection.execute(select(batches.c.id).where(batches.c.status.in_(FINAL), past)).scalars().all()
+            failed = select(batches.c.id).where(batches.c.status == "failed", batches.c.stored_bytes > 0)
+            unused = connection.execute(failed).scalars().all()
+        for batch_id in {*old, *unused}:
+            while self._delete_lines(batch_id, None):
+                pass
+            with self._database.write() as connection:
+                if batch_id in old:
+                    connection.execute(delete(files).where(files.c.batch_id == batch_id))
+                    connection.execute(delete(batches).where(batches.c.id == batch_id))
+                else:
+                    connection.execute(update(batches).where(batches.c.id == batch_id).values(stored_bytes=0))

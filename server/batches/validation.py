@@ -1,0 +1,120 @@
+"""Validates the file of a new batch and queues its lines, in bounded memory and in transactions of some lines each."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+
+from .database import Database
+from .input_lines import LineError, custom_id_of, split_lines
+from .schema import batches, lines, servers
+from .stored_files import StoredFiles
+
+SLICE = 2000
+MAX_LINES = 1_000_000
+MAX_ERRORS = 100
+"""Errors that are listed; the rest of the file is not read."""
+
+
+class LeaseLost(Exception):
+    """The batch was cancelled or has expired, or another server validates it."""
+
+
+def validate(database: Database, owner: str, batch: Row[Any], line_bytes: int) -> None:
+    """Queues the lines of a batch whose validation `owner` has claimed, or fails the batch with the errors by line.
+
+    A validation that an earlier server began starts again. Raises BatchStoreUnavailable or LeaseLost.
+
+    Args:
+        line_bytes: maximum size of a line.
+    """
+    forget_lines(database, owner, batch)
+    errors: list[dict[str, Any]] = []
+    total = 0
+    for rows in slices(StoredFiles(database), batch, line_bytes, errors):
+        total += len(rows)
+        with database.write() as connection:
+            hold(connection, owner, batch)
+            connection.execute(insert(lines), rows)
+            stored = batches.c.stored_bytes + sum(len(row["body"]) for row in rows)
+            connection.execute(update(batches).where(batches.c.id == batch.id).values(stored_bytes=stored))
+    with database.write() as connection:
+        hold(connection, owner, batch)
+        now = int(database.now(connection))
+        if not errors:
+            errors += duplicates(connection, batch)
+        if not errors and not total:
+            errors.append(
+                error_object("empty_file", "The input file has no requests, or no longer exists.", None, None)
+            )
+        values: dict[str, Any] = {"status": "in_progress", "in_progress_at": now, "total": total}
+        if errors:
+            report = json.dumps({"object": "list", "data": errors})
+            values = {"status": "failed", "failed_at": now, "errors": report, "notify_at": now}
+        connection.execute(update(batches).where(batches.c.id == batch.id).values(**values, owner=None))
+
+
+def slices(
+    stored: StoredFiles, batch: Row[Any], line_bytes: int, errors: list[dict[str, Any]]
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of the valid lines, SLICE at a time. Appends to `errors`, and ends once there are MAX_ERRORS."""
+    rows: list[dict[str, Any]] = []
+    count = 0
+    for number, line in split_lines(stored.upload_chunks(batch.input_file_id), line_bytes):
+        count += 1
+        try:
+            if count > MAX_LINES:
+                raise LineError("too_many_tasks", f"A batch must have at most {MAX_LINES} requests.")
+            custom_id = custom_id_of(line, batch.endpoint, line_bytes)
+        except LineError as error:
+            errors.append(error_object(error.code, str(error), error.param, number))
+            if len(errors) == MAX_ERRORS or count > MAX_LINES:
+                return
+            continue
+        if errors:
+            continue  # the batch has failed: only further errors count
+        rows.append(dict(batch_id=batch.id, number=number, custom_id=custom_id, state="pending", body=line))
+        if len(rows) == SLICE:
+            yield rows
+            rows = []
+    if rows and not errors:
+        yield rows
+
+
+def duplicates(connection: Connection, batch: Row[Any]) -> list[dict[str, Any]]:
+    """Errors for lines whose custom_id an earlier line has."""
+    earlier = lines.alias()
+    same = (earlier.c.batch_id == batch.id, earlier.c.custom_id == lines.c.custom_id, earlier.c.number < lines.c.number)
+    query = select(lines.c.number, lines.c.custom_id).where(lines.c.batch_id == batch.id, exists().where(*same))
+    found = connection.execute(query.order_by(lines.c.number).limit(MAX_ERRORS))
+    message = "The custom_id {!r} is also that of an earlier line; it must be unique in the batch."
+    return [
+        error_object("duplicate_custom_id", message.format(row.custom_id[:100]), "custom_id", row.number)
+        for row in found
+    ]
+
+
+def forget_lines(database: Database, owner: str, batch: Row[Any]) -> None:
+    """Deletes the lines of a validation that did not end."""
+    while True:
+        with database.write() as connection:
+            hold(connection, owner, batch)
+            some = select(lines.c.number).where(lines.c.batch_id == batch.id).limit(SLICE)
+            gone = connection.execute(delete(lines).where(lines.c.batch_id == batch.id, lines.c.number.in_(some)))
+            if not gone.rowcount:
+                connection.execute(update(batches).where(batches.c.id == batch.id).values(stored_bytes=0))
+                return
+
+
+def hold(connection: Connection, owner: str, batch: Row[Any]) -> None:
+    """Raises LeaseLost unless `owner` still validates the batch, which stays so until the transaction ends."""
+    works = exists().where(servers.c.id == owner)  # else this server is stopping
+    mine = (batches.c.id == batch.id, batches.c.status == "validating", batches.c.owner == owner, works)
+    if connection.execute(select(batches.c.id).where(*mine).with_for_update()).one_or_none() is None:
+        raise LeaseLost
+
+
+def error_object(code: str, message: str, param: str | None, line: int | None) -> dict[str, Any]:
+    """OpenAI's batch error."""
+    return {"code": code, "line": line, "message": message, "param": param}

@@ -1,0 +1,171 @@
+"""/v1/files: input and output files of the Batch API. Not the images behind URLs, which are at /files/{name}."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from starlette.responses import Response
+
+from engine import InvalidParams
+
+from ..http_errors import BatchesDisabled, BatchStoreFull, BodyTooLarge, NoSuchBatchObject, printable
+from ..schemas import DeletedFile, FileList, FileObject
+from ..upload_form import read_form
+
+if TYPE_CHECKING:
+    from ..batches.runner import BatchRunner
+
+router = APIRouter()
+MAX_FILE_BYTES = 1 << 30
+CHUNK_BYTES = 1 << 20
+MIN_EXPIRY, MAX_EXPIRY = 3600, 2_592_000
+"""Bounds of OpenAI's expires_after, in seconds."""
+FORM_SCHEMA = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"enum": ["batch"]}},
+}}}}}  # fmt: skip
+
+
+@router.post("/v1/files", response_model=FileObject, openapi_extra=FORM_SCHEMA)
+async def upload_file(request: Request) -> Any:
+    """Stores a file for a batch. It is streamed into the database, and visible once it is complete."""
+    batches = enabled(request)
+    if int(request.headers.get("content-length", "0")) > MAX_FILE_BYTES:
+        raise BodyTooLarge(f"a file must not exceed {MAX_FILE_BYTES} bytes")
+    await asyncio.to_thread(make_room, batches)
+    upload = Upload(batches, await asyncio.to_thread(batches.files.begin, request.state.tenant))
+    try:
+        fields = await read_form(request, MAX_FILE_BYTES, upload.write)
+        check_fields(fields)
+        await upload.flush()
+        kept = request.app.state.config.batch_max_age
+        anchor, seconds = (fields.get(f"expires_after[{name}]") for name in ("anchor", "seconds"))
+        seconds = min(expiry(anchor, seconds) or kept, kept)
+        name = printable(fields["filename"].replace("\0", ""))[:255] or "upload.jsonl"
+        return await asyncio.to_thread(batches.files.finish, upload.file_id, name, seconds)
+    except BaseException:
+        await asyncio.shield(asyncio.to_thread(batches.files.discard, upload.file_id))
+        raise
+
+
+@router.get("/v1/files", response_model=FileList)
+def list_files(
+    request: Request,
+    after: str | None = None,
+    limit: str | None = None,
+    order: str | None = None,
+    purpose: str | None = None,
+) -> Any:
+    batches = enabled(request)
+    if order not in (None, "asc", "desc"):
+        raise InvalidParams(f"order must be asc or desc, got {order[:40]!r}", "order")
+    rows, more = batches.files.page(
+        request.state.tenant, after, page_limit(limit, 10_000, 10_000), order != "asc", purpose
+    )
+    return listing(rows, more)
+
+
+@router.get("/v1/files/{file_id}", response_model=FileObject)
+def retrieve_file(file_id: str, request: Request) -> Any:
+    return find_file(file_id, request)
+
+
+@router.get("/v1/files/{file_id}/content", response_class=StreamingResponse)
+def read_content(file_id: str, request: Request) -> Response:
+    """The bytes of the file; an output file is put together from the lines of its batch as it is sent."""
+    file = find_file(file_id, request)
+    headers = {"content-length": str(file.bytes)}
+    # Starlette iterates a plain iterator in a thread.
+    return StreamingResponse(enabled(request).files.content(file), 200, headers, "application/octet-stream")
+
+
+@router.delete("/v1/files/{file_id}", response_model=DeletedFile)
+def delete_file(file_id: str, request: Request) -> Any:
+    if not enabled(request).files.delete(request.state.tenant, file_id):
+        raise no_such_file(file_id)
+    return {"id": file_id}
+
+
+class Upload:
+    """A file that arrives, stored in chunks of CHUNK_BYTES."""
+
+    def __init__(self, batches: "BatchRunner", file_id: str) -> None:
+        self.file_id = file_id
+        self._batches = batches
+        self._pending = bytearray()
+        self._chunks = 0
+
+    async def write(self, data: bytes) -> None:
+        self._pending += data
+        if len(self._pending) >= CHUNK_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        data, self._pending = bytes(self._pending), bytearray()
+        await asyncio.to_thread(self._batches.files.append, self.file_id, self._chunks, data)
+        self._chunks += 1
+
+
+def enabled(request: Request) -> "BatchRunner":
+    """The server's batches. Raises BatchesDisabled."""
+    batches: BatchRunner | None = request.app.state.batches
+    if batches is None:
+        raise BatchesDisabled("this server has no files and batches; start it with --data FOLDER or --database URL")
+    return batches
+
+
+def make_room(batches: "BatchRunner") -> None:
+    """Raises BatchStoreFull if nothing may be added, not even in place of old files."""
+    if batches.retention.full:
+        batches.retention.sweep()
+        if batches.retention.full:
+            raise BatchStoreFull("the server holds as many bytes of files and batches as it may; delete some files")
+
+
+def find_file(file_id: str, request: Request) -> Any:
+    file = enabled(request).files.find(request.state.tenant, file_id)
+    if file is None:
+        raise no_such_file(file_id)
+    return file
+
+
+def no_such_file(file_id: str) -> NoSuchBatchObject:
+    return NoSuchBatchObject(f"No such File object: {printable(file_id)[:100]}")
+
+
+def check_fields(fields: dict[str, str]) -> None:
+    """Raises InvalidParams for a form without a file, or of another purpose."""
+    for name in ("purpose", "file"):
+        if ("filename" if name == "file" else name) not in fields:
+            raise InvalidParams(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    if fields["purpose"] != "batch":
+        shown = printable(repr(fields["purpose"]))[:60]
+        raise InvalidParams(f"Invalid value: {shown}. Supported values are: 'batch'.", "purpose")
+
+
+def expiry(anchor: object, seconds: object) -> int | None:
+    """Seconds of OpenAI's expires_after; None if it is not given. Raises InvalidParams."""
+    if anchor is None and seconds is None:
+        return None
+    valid = isinstance(seconds, int | str) and str(seconds).isdecimal() and not isinstance(seconds, bool)
+    if anchor != "created_at" or not valid or not MIN_EXPIRY <= int(str(seconds)[:12]) <= MAX_EXPIRY:
+        message = f"expires_after must have the anchor created_at and {MIN_EXPIRY} to {MAX_EXPIRY} seconds"
+        raise InvalidParams(message, "expires_after")
+    return int(str(seconds))
+
+
+def page_limit(text: str | None, default: int, maximum: int) -> int:
+    """The number of entries of a page. Raises InvalidParams."""
+    if text is None:
+        return default
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= maximum:
+        raise InvalidParams(f"limit must be between 1 and {maximum}, got {text[:40]!r}", "limit")
+    return int(text)
+
+
+def listing(rows: list[Any], more: bool) -> dict[str, Any]:
+    """OpenAI's page of a list."""
+    first, last = (rows[0].id, rows[-1].id) if rows else (None, None)
+    return {"data": rows, "first_id": first, "last_id": last, "has_more": more}

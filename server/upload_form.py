@@ -1,0 +1,119 @@
+"""Reads a multipart/form-data body of one file and some fields, piece by piece: the file is never in memory."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from .body import BODY_SECONDS
+from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
+
+MAX_FIELD_BYTES = 10_000
+MAX_PARTS = 20
+Event = tuple[str, bytes]
+
+
+async def read_form(request: Request, limit: int, write: Callable[[bytes], Awaitable[None]]) -> dict[str, str]:
+    """The fields of the form. The content of its part `file` goes to `write`; its name is in the field `filename`.
+
+    Raises UnsupportedContentType, BodyTooLarge beyond `limit` bytes, RequestTooSlow or InvalidBody.
+    """
+    parts = FormParts(request)
+    size = 0
+    async for piece in pieces_in_time(request):
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(f"the body must not exceed {limit} bytes")
+        for data in parts.feed(piece):
+            await write(data)
+    parts.finish()
+    return parts.fields
+
+
+async def pieces_in_time(request: Request) -> AsyncGenerator[bytes]:
+    """The body; a pause of BODY_SECONDS ends it, while the whole may take hours."""
+    stream = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), BODY_SECONDS)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise RequestTooSlow(f"the body must not pause for {BODY_SECONDS:g} s") from None
+
+
+class FormParts:
+    """The parts of a form, as far as they have arrived."""
+
+    def __init__(self, request: Request) -> None:
+        kind, options = parse_options_header(request.headers.get("content-type", ""))
+        if kind != b"multipart/form-data" or b"boundary" not in options:
+            shown = kind.decode("latin-1")[:100] or "none"
+            raise UnsupportedContentType(f"Content-Type must be multipart/form-data with a boundary, got {shown}")
+        self.fields: dict[str, str] = {}
+        self._events: list[Event] = []
+        callbacks = {
+            "on_part_begin": lambda: self._events.append(("part", b"")),
+            "on_part_data": self._record("data"),
+            "on_header_field": self._record("name"),
+            "on_header_value": self._record("value"),
+            "on_header_end": lambda: self._events.append(("header", b"")),
+            "on_end": lambda: self._events.append(("end", b"")),
+        }
+        try:
+            self._parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        except FormParserError as error:
+            raise InvalidBody(f"the body must be valid multipart/form-data: {error}") from None
+        self._header = [b"", b""]
+        self._part = ""
+        self._count = 0
+        self._ended = False
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Data of the file in this piece of the body. Raises InvalidBody."""
+        try:
+            self._parser.write(piece)
+        except FormParserError as error:
+            raise InvalidBody(f"the body must be valid multipart/form-data: {error}") from None
+        events, self._events[:] = list(self._events), []
+        return [data for kind, data in events if self._is_file(kind, data)]
+
+    def finish(self) -> None:
+        """Raises InvalidBody if the form is incomplete."""
+        if not self._ended:
+            raise InvalidBody("the body must be valid multipart/form-data, but ends before its last boundary")
+
+    def _record(self, kind: str) -> Callable[[bytes, int, int], None]:
+        return lambda data, start, end: self._events.append((kind, data[start:end]))
+
+    def _is_file(self, kind: str, data: bytes) -> bool:
+        """Takes one event of the parser, and returns whether it is data of the file."""
+        if kind == "part":
+            self._part, self._header, self._count = "", [b"", b""], self._count + 1
+            if self._count > MAX_PARTS:
+                raise InvalidBody(f"the form must have at most {MAX_PARTS} parts")
+        elif kind in ("name", "value"):
+            self._header[kind == "value"] += data
+        elif kind == "header":
+            self._take_header()
+        elif kind == "end":
+            self._ended = True
+        elif kind == "data" and self._part == "file":
+            return True
+        elif kind == "data" and self._part:
+            self.fields[self._part] += data.decode("utf-8", "replace")
+            if len(self.fields[self._part]) > MAX_FIELD_BYTES:
+                raise InvalidBody(f"the form's field {self._part[:60]!r} must not exceed {MAX_FIELD_BYTES} characters")
+        return False
+
+    def _take_header(self) -> None:
+        (name, value), self._header = self._header, [b"", b""]
+        if name.lower() == b"content-disposition":
+            _, options = parse_options_header(value)
+            self._part = options.get(b"name", b"").decode("utf-8", "replace")
+            if self._part == "file":
+                self.fields["filename"] = options.get(b"filename", b"").decode("utf-8", "replace")
+            else:
+                self.fields[self._part] = ""
