@@ -23,6 +23,16 @@ from .writing import OutputError, write_whole
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 ERRORS = "errors.jsonl"
+FIELDS = (
+    "n",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+    "output_format",
+    "output_compression",
+    "embed_params",
+)
 ROOM_SECONDS = 0.02
 
 
@@ -110,9 +120,7 @@ class Run:
         body, unknown = parse_generation(fields)
         if unknown:
             raise SanaError(f"unknown fields: {', '.join(unknown)[:200]}")
-        names = ("n", "seed", "num_inference_steps", "guidance_scale", "negative_prompt", "output_format")
-        names += ("output_compression", "embed_params")
-        values = {name: getattr(body, name) for name in names}
+        values = {name: getattr(body, name) for name in FIELDS}
         params = resolve_params(self._model, body.prompt, size=body.size, quality=body.quality, **values)
         return replace(params, background=True)
 

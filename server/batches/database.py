@@ -44,7 +44,11 @@ class Database:
             self._reader = self._engine.execution_options(reads=True)
             self._migrate()
         except (exc.SQLAlchemyError, OSError) as error:
+            self._unlock()
             raise SanaError(f"cannot open the database of batches: {reason_of(error)}") from error
+        except SanaError:
+            self._unlock()
+            raise
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
@@ -68,12 +72,16 @@ class Database:
         """Returns some of the space of deleted rows to the disk. PostgreSQL does so by itself."""
         if self.dialect == "sqlite":
             with self.read() as connection:
-                connection.execute(text("PRAGMA incremental_vacuum(4096)")).all()
+                # Not `execute`: Python steps a statement without columns once, and each step frees one page.
+                connection.connection.cursor().executescript("PRAGMA incremental_vacuum(4096)")
 
     def close(self) -> None:
         """Closes all connections. Threads that still work end at their next transaction, with BatchStoreUnavailable."""
         self._closed = True
         self._engine.dispose()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
 
@@ -116,6 +124,8 @@ def open_sqlite(folder: Path) -> Engine:
 
 
 def open_postgresql(url: str) -> Engine:
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise SanaError("--database must be like postgresql://user@host/name")  # not quoted: it may hold a password
     try:
         import psycopg  # noqa: F401
     except ImportError:
@@ -131,7 +141,7 @@ def open_postgresql(url: str) -> Engine:
     try:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
     except exc.ArgumentError:
-        raise SanaError("--database must be like postgresql://user@host/name, got no valid URL") from None
+        raise SanaError("--database must be like postgresql://user@host/name") from None
     return create_engine(parsed, pool_pre_ping=True, pool_timeout=10, connect_args=settings)
 
 

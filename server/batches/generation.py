@@ -75,12 +75,13 @@ async def result_of(
     seconds: float,
 ) -> Result:
     """The output line, with the images that are stored with it."""
-    urls, kept = None, [(None, image.image) for image in images]
+    urls: list[str] | None = None
+    kept: list[tuple[str | None, bytes]] = [(None, image.image) for image in images]
     if by_url and isinstance(state.files, S3Store):
         urls, kept = [await state.files.save(image.image, params.output_format) for image in images], []
     elif by_url:
-        named = [(new_name(params.output_format), image.image) for image in images]
-        urls, kept = [f"{line.base_url}/files/{name}" for name, _ in named], named
+        kept = [(new_name(params.output_format), image.image) for image in images]
+        urls = [f"{line.base_url}/files/{name}" for name, _ in kept]
     frame = describe_images(params, model, images, urls, seconds).model_dump_json(exclude_none=True).encode()
     output = output_line(line, 200, frame)
     inline = [] if by_url else [image.image for image in images]

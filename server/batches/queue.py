@@ -142,8 +142,8 @@ class Queue:
                     totals[line.batch_id][name] += amount
                 counted += 1
             for batch_id, gains in sorted(totals.items()):
-                values = {name: batches.c[name] + amount for name, amount in gains.items()}
-                connection.execute(update(batches).where(batches.c.id == batch_id).values(values))
+                sums = {name: batches.c[name] + amount for name, amount in gains.items()}
+                connection.execute(update(batches).where(batches.c.id == batch_id).values(**sums))
         return counted
 
     def leave(self) -> None:

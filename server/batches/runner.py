@@ -64,9 +64,14 @@ class BatchRunner:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        every = ((self._work, 0.0), (self._keep_lease, HEARTBEAT_SECONDS), (self._validate, 0.0))
-        every = (*every, (self._sweep, SWEEP_SECONDS), (self._notify, POLL_SECONDS))
-        self._loops = [asyncio.create_task(self._repeat(action, seconds)) for action, seconds in every]
+        every = {
+            self._work: 0.0,
+            self._validate: 0.0,
+            self._keep_lease: HEARTBEAT_SECONDS,
+            self._sweep: SWEEP_SECONDS,
+            self._notify: POLL_SECONDS,
+        }
+        self._loops = [asyncio.create_task(self._repeat(action, seconds)) for action, seconds in every.items()]
 
     def wake(self) -> None:
         """Lets the work go on at once, such as when there is a new batch."""

@@ -140,6 +140,46 @@ def test_queue_seconds_of_busiest_device(checkpoint: Callable[[str], Path]) -> N
     run(EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu,cpu"), scenario, in_process=True)
 
 
+def test_background_request_delays_no_other(checkpoint: Callable[[str], Path]) -> None:
+    """It exceeds the queue's limit, counts in no prediction, and a request that arrives later overtakes it."""
+    config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu", max_queue_seconds=0.5)
+    background = replace(PARAMS, num_inference_steps=100, n=10, background=True)
+
+    async def scenario(client: EngineClient) -> None:
+        assert client.background_room
+        tasks = [asyncio.create_task(finished(client.generate(background))) for _ in range(20)]
+        await until(lambda: client.stats().running_images > 0)
+        assert not client.background_room
+        assert client.stats().queue_seconds == 0
+        await finished(client.generate(PARAMS))
+        await finished(client.generate(replace(PARAMS, timeout=30.0)))
+        assert not any(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: client.queued_images == 0)
+
+    run(config, scenario)
+
+
+def test_background_suspects_of_crash_wait_for_others(checkpoint: Callable[[str], Path]) -> None:
+    """Suspects run alone, one by one; a later request does not wait for those of the background."""
+    config = EngineConfig(model=str(checkpoint("sana-1.5")), device="cpu")
+    background = replace(PARAMS, num_inference_steps=100, background=True)
+
+    async def scenario(client: EngineClient) -> None:
+        tasks = [asyncio.create_task(finished(client.generate(background))) for _ in range(8)]
+        await until(lambda: client.stats().running_images == 8)
+        os.kill(client.pids[0], signal.SIGKILL)
+        await until(lambda: not client.ready)
+        await finished(client.generate(PARAMS))
+        assert not all(task.done() for task in tasks)
+        assert [len(images) for images in await asyncio.gather(*tasks)] == [1] * 8
+        assert client.stats().retries == 8
+
+    run(config, scenario)
+
+
 def test_deadline_refuses_early_or_ends_request(checkpoint: Callable[[str], Path]) -> None:
     async def scenario(client: EngineClient) -> None:
         with pytest.raises(DeadlineExceeded, match=r"its timeout is 0\.01 s"):

@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 
+from .batches.jsonl import BATCH_KEYS, client_of
 from .live import ENVIRONMENT, LiveServer
 
 MODEL = "demo"
@@ -65,4 +66,21 @@ def http(server: LiveServer) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def client(server: LiveServer) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=SECONDS) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def batch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with batches for two keys."""
+    folder = tmp_path_factory.mktemp("batches")
+    keys = [flag for key in BATCH_KEYS for flag in ("--api-key", key)]
+    with LiveServer(folder / "log", "--data", str(folder / "data"), *keys) as server:
+        yield server
+    assert server.status == 0
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+@pytest.fixture(scope="session")
+def batch_client(batch_server: LiveServer) -> Iterator[openai.OpenAI]:
+    with client_of(batch_server) as client:
         yield client

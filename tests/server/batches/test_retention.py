@@ -1,0 +1,103 @@
+"""What is deleted, by age and by bytes, on both databases."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from server.batches.database import Database
+from server.batches.queue import Result
+from server.batches.retention import Retention
+from server.batches.schema import batches, chunks, files, images, lines
+from server.batches.stored_files import stored_bytes
+
+from .jsonl import request_line
+from .test_queue import Site
+
+AGE = 1000.0
+
+
+@pytest.fixture
+def site(open_database: Callable[[], Database]) -> Site:
+    return Site(open_database())
+
+
+def finished(site: Site, images_bytes: int = 100) -> str:
+    """The id of a finished batch of one image."""
+    batch_id = site.validated([request_line("a")])
+    (line,) = site.queue.claim_lines(1)
+    site.queue.commit([Result(line, True, b'{"b64_json":"@"}', 20, [(None, b"x" * images_bytes)])], [])
+    site.queue.advance()
+    return batch_id
+
+
+def counts(site: Site) -> dict[str, int]:
+    with site.database.read() as connection:
+        tables = (files, chunks, batches, lines, images)
+        return {
+            table.name: connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables
+        }
+
+
+def test_deleted_file_content_gone_after_sweep(site: Site) -> None:
+    batch_id = finished(site)
+    row = site.row(batch_id)
+    assert counts(site) == {"files": 2, "chunks": 1, "batches": 1, "lines": 1, "images": 1}
+    for file_id in (row.input_file_id, row.output_file_id):
+        assert site.files.delete("", file_id)
+    Retention(site.database, AGE, 1 << 40).sweep()
+    assert counts(site) == {"files": 0, "chunks": 0, "batches": 1, "lines": 0, "images": 0}
+    assert stored_bytes(site.database) == 0
+    assert site.row(batch_id).status == "completed"
+
+
+def test_expired_files_and_old_batches_deleted(site: Site) -> None:
+    finished(site)
+    waiting = site.validated([request_line("b")])
+    Retention(site.database, AGE, 1 << 40).sweep()
+    assert counts(site)["files"] == 3
+    site.change(update(files).values(expires_at=1))
+    site.change(update(batches).values(created_at=1))
+    Retention(site.database, AGE, 1 << 40).sweep()
+    assert counts(site) == {"files": 0, "chunks": 0, "batches": 1, "lines": 1, "images": 0}
+    assert site.row(waiting).status == "in_progress"  # its lines are its own, and it is not done
+
+
+def test_oldest_files_deleted_beyond_bytes(site: Site) -> None:
+    old, new = finished(site, 5000), finished(site, 5000)
+    site.change(update(files).where(files.c.batch_id == old).values(created_at=1))
+    retention = Retention(site.database, AGE, 6000)
+    assert retention.full
+    retention.sweep()
+    assert not retention.full
+    assert site.files.find("", site.row(old).output_file_id) is None
+    assert site.files.find("", site.row(new).output_file_id) is not None
+
+
+def test_file_of_batch_to_validate_kept(site: Site) -> None:
+    batch = site.create([request_line("a" * 500)])
+    retention = Retention(site.database, AGE, 10)
+    retention.sweep()
+    assert retention.full
+    assert site.files.find("", batch.input_file_id) is not None
+
+
+def test_lines_of_failed_batch_deleted(site: Site) -> None:
+    batch_id = site.validated([request_line("a"), request_line("a")])
+    assert counts(site)["lines"] == 2
+    Retention(site.database, AGE, 1 << 40).sweep()
+    assert (counts(site)["lines"], site.row(batch_id).status, site.row(batch_id).stored_bytes) == (0, "failed", 0)
+
+
+def test_sqlite_file_shrinks(tmp_path: Path) -> None:
+    site = Site(Database(tmp_path))
+    file_id = site.files.begin("")
+    for number in range(8):
+        site.files.append(file_id, number, b"x" * (1 << 20))
+    site.files.discard(file_id)
+    Retention(site.database, AGE, 1 << 40).sweep()
+    with site.database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    site.database.close()
+    assert pages * 4096 < 1 << 20
