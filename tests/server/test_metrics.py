@@ -31,6 +31,9 @@ SERIES = [
     "sana_prompt_cache_hits",
     "sana_prompt_cache_misses",
     "sana_device_memory_bytes",
+    "sana_batch_api_lines",
+    "sana_batch_api_waiting_lines",
+    "sana_batch_api_paused",
 ]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,7 @@ import openai
 import pytest
 
 from ..batches.jsonl import BATCH_KEYS, ENDPOINT, SMALL, client_of, read_lines, request_line, submit, wait
-from ..live import ENVIRONMENT, LiveServer
+from ..live import ENVIRONMENT, ROOT, LiveServer
 from ..test_clients import NODE
 from ..test_metrics import scrape
 
@@ -143,6 +145,15 @@ def test_interactive_request_overtakes_batch(batch_server: LiveServer, batch_cli
     assert counts.completed < 60
     batch_client.batches.cancel(batch.id)
     wait(batch_client, batch)
+
+
+def test_docs_python_program(batch_server: LiveServer, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "batches.md").read_text(), flags=re.DOTALL)
+    program = program.replace("http://127.0.0.1:8000", batch_server.url).replace("unused", BATCH_KEYS[0])
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["circle.png", "square.png"]
 
 
 NODE_BATCH = """
