@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Any
+from typing import Any, Final
 
 import openai
 from openai.types import Batch
@@ -11,7 +11,7 @@ from ..live import LiveServer
 
 BATCH_KEYS = ("sk-first", "sk-second")
 SECONDS = 120.0
-ENDPOINT = "/v1/images/generations"
+ENDPOINT: Final = "/v1/images/generations"
 FINAL = ("completed", "failed", "expired", "cancelled")
 SMALL: dict[str, Any] = {"prompt": "a red circle", "size": "64x64", "num_inference_steps": 1, "seed": 1}
 
