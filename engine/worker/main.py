@@ -16,7 +16,6 @@ from ..host import STOP_SIGNALS
 from ..logs import configure_logs
 from ..messages import Cancel, Command, Ready, Report, StartFailed, Stop
 from ..types import Failed
-from .allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from .core import EngineCore
@@ -33,7 +32,6 @@ def run_worker(config: EngineConfig, index: int, pipe: Connection) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     configure_logs(config.log_level, config.log_format)
-    keep_freed_memory()
     wait_passively()
     skip_triton()
     try:

@@ -11,6 +11,7 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.loader import Models
 from ..models.sana import PackedText
 from ..stats import Forwards
+from .allocator import keep_freed_memory
 from .decoder import ImageDecoder
 from .graphs import GraphRunner
 from .image_task import ImageTask
@@ -42,6 +43,8 @@ class ModelRunner:
     def __init__(self, models: Models, checkpoint: Checkpoint, prompt_cache_bytes: int, exact: bool = False) -> None:
         self.models = models
         self.device = models.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.config = checkpoint.transformer
         self.solver = checkpoint.solver
         self.compression = checkpoint.decoder.compression
