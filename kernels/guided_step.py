@@ -92,7 +92,7 @@ def guided_step_reference(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The op in plain torch; arguments and results as in `guided_step`."""
     output = output.float()
-    guided = guide(output[conditional], output[unconditional], guidance)
+    guided = guide(output.index_select(0, conditional), output.index_select(0, unconditional), guidance)
     fresh = torch.zeros((), device=x.device) if noise is None else noise
     return solver_step(x, guided, old_denoised, fresh, coefficients)
 

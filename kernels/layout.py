@@ -121,13 +121,14 @@ class TokenLayout:
         text_index = upload(torch.tensor([order[text] for text in self.texts]), self.device)
         return LayoutTables(self.image_index, starts, sizes, texts, text_index)
 
-    def broadcast_to_tokens(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The vector of each token's image, [T, C], from one vector per image, [N, C].
+    def align(self, tokens: torch.Tensor, *vectors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Tokens [T, C] and vectors of images [N, C] each, in shapes in which they broadcast.
 
-        One copy per run, which is faster than a gather both forward and backward.
+        Images of one shape need no copy of a vector per token: they are [N, t, C] and [N, 1, C]. Else all are [T, C].
         """
-        parts = [vectors[run.images, None].expand(-1, run.height * run.width, -1).flatten(0, 1) for run in self.runs]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        if len(self.runs) == 1:
+            return tokens.unflatten(0, (len(self.sizes), -1)), *(vector[:, None] for vector in vectors)
+        return tokens, *(vector.index_select(0, self.image_index) for vector in vectors)
 
     @cached_property
     def single_text_images(self) -> range:

@@ -111,7 +111,8 @@ def linear_attention_reference(
 ) -> torch.Tensor:
     """The op in plain torch; arguments and result as in `linear_attention`."""
     if q_weight is not None and k_weight is not None:
-        q = rms_norm_reference(q.flatten(1), q_weight, eps=norm_eps).view_as(q)
+        # The norm of a query is a positive factor of numerator and denominator alike and cancels.
+        q = q * q_weight.view(q.shape[1:])
         k = rms_norm_reference(k.flatten(1), k_weight, eps=norm_eps).view_as(k)
     outputs = [
         relu_linear_attention(*(x[run.tokens].unflatten(0, (run.count, -1)).transpose(1, 2) for x in (q, k, v)))
@@ -124,9 +125,11 @@ def linear_attention_reference(
 
 def relu_linear_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """The formula on dense batches q, k, v [..., t, D], without the norm; fp32 [..., t, D]."""
-    q, k, v = torch.relu(q).float(), torch.relu(k).float(), v.float()
+    # Products need contiguous heads: one copy of each operand, which is also the conversion to fp32.
+    q, k, v = (x.to(torch.float32, memory_format=torch.contiguous_format).contiguous() for x in (q, k, v))
+    q, k = torch.relu(q), torch.relu(k)
     state = k.transpose(-1, -2) @ v  # [..., D, D]
-    normaliser = q @ k.sum(-2).unsqueeze(-1)  # [..., t, 1]
+    normaliser = (q * k.sum(-2, keepdim=True)).sum(-1, keepdim=True)  # [..., t, 1], faster than a product
     return (q @ state) / (normaliser + EPS)
 
 

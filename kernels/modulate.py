@@ -47,7 +47,9 @@ def add_modulate(
         constants: [N, C], the output for all other tokens, the same for each token of an image; None if there are none.
     """
     if not uses_kernels(x):
-        added = x + (y if constants is None else torch.cat([y, constants[layout.image_index[layout.attended :]]]))
+        if constants is not None:
+            y = torch.cat([y, constants.index_select(0, layout.image_index[layout.attended :])])
+        added = x + y
         return added, modulate_reference(added, shift, scale, layout, eps, fp8)
     added = torch.empty_like(x)
     return added, launch_modulate(x, None, y, constants, added, shift, scale, layout, eps, fp8)
@@ -173,8 +175,8 @@ def modulate_reference(
     x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, layout: TokenLayout, eps: float = 1e-6, fp8: bool = False
 ) -> torch.Tensor | QuantizedRows:
     """The op in plain torch; arguments and result as in `modulate`."""
-    normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-    out = torch.addcmul(layout.broadcast_to_tokens(shift), normed, layout.broadcast_to_tokens(1 + scale))
+    normed, shift, factor = layout.align(F.layer_norm(x, x.shape[-1:], eps=eps), shift, 1 + scale)
+    out = torch.addcmul(shift, normed, factor).view_as(x)
     return quantize_rows_reference(out) if fp8 else out
 
 
@@ -182,7 +184,8 @@ def gated_add_reference(
     x: torch.Tensor, gate: torch.Tensor, y: torch.Tensor, layout: TokenLayout, limit: float | None = None
 ) -> torch.Tensor:
     """The sum alone in plain torch; arguments as in `gated_add`."""
-    return torch.addcmul(x, layout.broadcast_to_tokens(gate), y if limit is None else y.clamp(-limit, limit))
+    branch, gate = layout.align(y if limit is None else y.clamp(-limit, limit), gate)
+    return torch.addcmul(x.view_as(branch), gate, branch).view_as(x)
 
 
 @triton.jit(do_not_specialize=["attended", "tokens"])

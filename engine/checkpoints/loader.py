@@ -126,7 +126,7 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
         transformer = SanaTransformer(checkpoint.transformer)
         decoder = DCAEDecoder(checkpoint.decoder)
     load_weights(transformer, transformer_weights(source, dtype), dtype, device, source)
-    if device.type == "cuda":
+    if device.type != "mps":
         transformer.pack()
     if quantization == "fp8":
         quantize_transformer(transformer)

@@ -98,10 +98,7 @@ class SanaTransformer(nn.Module):
         return cast(list[SanaBlock], self.transformer_blocks)
 
     def pack(self) -> None:
-        """Merges the q, k and v projections of self-attention. Call it once the weights are loaded.
-
-        For GPUs only: there it saves two launches per layer.
-        """
+        """Merges the q, k and v projections of self-attention. Call it once the weights are loaded."""
         for block in self.blocks:
             block.attn1.pack()
 
