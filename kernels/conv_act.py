@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from ._triton import tl, triton
 from .activation import activate, activation_reference
 from .dispatch import block_size, uses_kernels
+from .onednn import conv2d_act
 
 ELEMENTS = 4096
 """Elements per program: 32 for each thread of its 4 warps."""
@@ -19,7 +20,7 @@ def conv_act(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a
     """The activated convolution of x [N, C, H, W].
 
     Args:
-        weight: [O, C, 3, 3].
+        weight: [O, C, 3, 3], on the CPU also from `reorder_conv`.
         bias: [O].
         act: a name of `ACTIVATIONS`.
 
@@ -48,7 +49,9 @@ def conv_act(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a
 def conv_act_reference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, act: str | None
 ) -> torch.Tensor:
-    """The op in plain torch; arguments and result as in `conv_act`."""
+    """The op in plain torch, or in one pass of oneDNN; arguments and result as in `conv_act`."""
+    if weight.is_mkldnn:
+        return conv2d_act(x, weight, bias, padding=1, act=act)
     return activation_reference(F.conv2d(x, weight, bias, padding=1), act)
 
 

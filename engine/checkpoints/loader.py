@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from ..errors import CheckpointError, DeviceError
 from ..models.dc_ae import DCAEDecoder
 from ..models.gemma2 import Gemma2, Gemma2Config
+from ..models.reorder import reorder_for_cpu
 from ..models.sana import SanaTransformer
 from .checkpoint import Checkpoint, read_json
 from .diffusers import open_folder
@@ -137,6 +138,8 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
         # The layout of the activations; with any other, cuDNN would convert the weights in every call.
         decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decoder.freeze()
+    if device.type == "cpu":
+        reorder_for_cpu(transformer, decoder)
     return Models(
         transformer=transformer,
         decoder=decoder,

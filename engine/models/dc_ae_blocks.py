@@ -3,6 +3,8 @@
 Tensors are channels-last in memory, so that norms over channels and 1x1 products read contiguous vectors.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -87,7 +89,9 @@ class ResBlock(nn.Module):
         self.norm = RMSNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv2(conv_act(x, self.conv1.weight, self.conv1.bias, self.act)), residual=x)
+        hidden = conv_act(x, self.conv1.weight, self.conv1.bias, self.act)
+        out = conv_act(hidden, self.conv2.weight, None, None) if self.conv2.weight.is_mkldnn else self.conv2(hidden)
+        return self.norm(out, residual=x)
 
 
 class DownBlock(nn.Module):
@@ -112,7 +116,7 @@ class UpBlock(nn.Module):
         self.interpolate = interpolate
         self.repeats = out * 4 // width if shortcut else 0
         self.conv = nn.Conv2d(width, out if interpolate else out * 4, 3, padding=1)
-        self.phases: torch.Tensor | None = None
+        self.phases: torch.Tensor | Sequence[torch.Tensor] | None = None
 
     def freeze(self) -> None:
         """Folds the weights of an upsampling convolution into its four phases; they must not change afterwards."""
@@ -183,6 +187,7 @@ class GLUMBConv(nn.Module):
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
         self.conv_point = PointwiseConv(hidden, width, bias=False)
         self.norm = RMSNorm2d(width)
+        self.fused: Callable[[torch.Tensor, TokenLayout], torch.Tensor] | None = None  # set by `reorder`
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, width, height, columns = x.shape
@@ -199,9 +204,13 @@ class GLUMBConv(nn.Module):
     def whole(self, x: torch.Tensor) -> torch.Tensor:
         """`forward` without bands."""
         pixels = x.movedim(1, -1)  # [N, H, W, C]
-        hidden = self.conv_inverted(pixels.flatten(0, 2))
-        gated = glu_conv(hidden, self.conv_depth.weight, self.conv_depth.bias, self.layouts.layout_of(pixels))
-        return self.norm(self.conv_point(gated).view(pixels.shape).movedim(-1, 1), residual=x)
+        tokens, layout = pixels.flatten(0, 2), self.layouts.layout_of(pixels)
+        if self.fused is not None:
+            out = self.fused(tokens, layout)
+        else:
+            hidden = self.conv_inverted(tokens)
+            out = self.conv_point(glu_conv(hidden, self.conv_depth.weight, self.conv_depth.bias, layout))
+        return self.norm(out.view(pixels.shape).movedim(-1, 1), residual=x)
 
 
 class EfficientViTBlock(nn.Module):

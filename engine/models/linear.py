@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.onednn import linear_act
+
 MIN_ROWS = 16
 """MKL sums a product of fewer rows in another order (measured with torch 2.13: up to 15 rows with AVX-512 on Intel, up
 to 11 on AMD). From 16 rows on, every row is the same to the last bit at the demo's widths, and on one thread at those
@@ -43,7 +45,12 @@ def pack(layers: Sequence[nn.Linear]) -> Linear:
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x [T, C] times weight [out, C], plus bias. On the CPU, x is padded with zeros to `MIN_ROWS` rows."""
+    """x [T, C] times weight [out, C], plus bias.
+
+    On the CPU, x is padded with zeros to `MIN_ROWS` rows, unless oneDNN has reordered the weight (see `reorder`).
+    """
+    if weight.is_mkldnn:
+        return linear_act(x, weight, bias)
     tokens = x.shape[0]
     if tokens >= MIN_ROWS or x.device.type != "cpu":
         return F.linear(x, weight, bias)

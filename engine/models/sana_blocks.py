@@ -1,5 +1,7 @@
 """The blocks of SANA's transformer: linear self-attention, cross-attention, Mix-FFN (arXiv 2410.10629, section 2.2)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -92,8 +94,11 @@ class GLUMBConv(nn.Module):
         self.conv_inverted = PointwiseConv(config.width, 2 * hidden)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
         self.conv_point = PointwiseConv(hidden, config.width, bias=False)
+        self.fused: Callable[[torch.Tensor, TokenLayout], torch.Tensor] | None = None  # set by `reorder`
 
     def forward(self, x: torch.Tensor | QuantizedRows, layout: TokenLayout) -> torch.Tensor:
+        if self.fused is not None and isinstance(x, torch.Tensor):
+            return self.fused(x, layout)
         return self.conv_point(glu_conv(self.conv_inverted(x), self.conv_depth.weight, self.conv_depth.bias, layout))
 
 

@@ -38,7 +38,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Models:
 
 def tensors(models: Models) -> dict[str, torch.Tensor]:
     parts = {"transformer": models.transformer, "decoder": models.decoder, "text": models.text_encoder}
-    return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.state_dict().items()}
+    state = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.state_dict().items()}
+    return {key: tensor.to_dense() if tensor.is_mkldnn else tensor for key, tensor in state.items()}
 
 
 def same(a: Models, b: Models) -> bool:
