@@ -60,6 +60,7 @@ class ModelInfo:
         size_multiple: grid of the sizes that the model generates, in pixels; other sizes are cropped.
         max_side: longest side in pixels.
         created: Unix seconds.
+        dtype, dtype_reason: dtype of the transformer, and why it is this one.
         guidance_branch: classifier-free guidance by a second branch, which doubles the work; Sprint embeds the scale.
     """
 
@@ -72,6 +73,7 @@ class ModelInfo:
     created: int
     device: str
     dtype: str
+    dtype_reason: str = ""
     guidance_branch: bool = True
 
 

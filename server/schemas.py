@@ -173,6 +173,9 @@ class ModelObject(BaseModel):
     default_size: str
     native_size: str
     sizes: list[str]
+    device: str
+    dtype: str
+    dtype_reason: str
     size_multiple: int
     min_side: int
     max_side: int

@@ -25,7 +25,6 @@ from .weights import VARIANTS, WeightFiles, find_weights, load_weights
 
 MIN_CAPABILITY = (8, 0)
 """Oldest CUDA devices that the kernels are compiled for: older ones have no bfloat16."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -95,21 +94,6 @@ def require_compiler(device: torch.device) -> None:
             f"no C compiler found; Triton needs one to build kernels for {device}: on Debian and Ubuntu run "
             "apt install gcc libc6-dev, or set the environment variable CC to another compiler"
         )
-
-
-def choose_dtype(name: str, device: torch.device, trained: torch.dtype | None) -> torch.dtype:
-    """The transformer's dtype. `auto` is the dtype of the training on CUDA, else float32."""
-    dtype = DTYPES.get(name)
-    if dtype is None and name != "auto":
-        raise DeviceError(f"dtype must be auto, {' or '.join(DTYPES)}, got {name!r}")
-    if dtype is None:
-        return torch.float32 if device.type != "cuda" else trained or torch.bfloat16
-    if dtype == torch.float16 and trained == torch.bfloat16:
-        raise CheckpointError(
-            "--dtype must be bfloat16 or float32 for this checkpoint, got float16: it was trained in bfloat16 and "
-            "overflows in float16"
-        )
-    return dtype
 
 
 @torch.inference_mode()

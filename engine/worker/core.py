@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, load_models, open_checkpoint, require_compiler
+from ..checkpoints.dtypes import DTYPES, DtypeChoice, choose_dtype
+from ..checkpoints.loader import choose_device, load_models, open_checkpoint, require_compiler
 from ..config import EngineConfig
 from ..costs import grid_size, image_tokens, is_guided
 from ..errors import EngineUnavailable
@@ -55,12 +56,13 @@ class EngineCore:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # the device of Triton's launches and of new streams
         checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
-        dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
+        choice = choose_dtype(config.dtype, device, checkpoint.trained_dtype, checkpoint.transformer.width)
+        dtype = choice.dtype
         started = time.monotonic()
         models = load_models(checkpoint, device, dtype, config.quantization)
         cache_bytes = prompt_cache_bytes(device, config.prompt_cache_bytes)
         self.runner = ModelRunner(models, checkpoint, cache_bytes, config.exact)
-        self.model = model_info(checkpoint, device, dtype)
+        self.model = model_info(checkpoint, device, choice)
         if config.cuda_graphs and device.type == "cuda":
             self.runner.capture_graphs(config.max_batch_tokens)
         self.memory = memory_model(checkpoint, device, dtype, cache_bytes)  # after the graphs, which take memory
@@ -68,7 +70,8 @@ class EngineCore:
             self.runner.decoder.memory = self.memory
         costs = measure_costs(self.runner, self.model)
         seconds = time.monotonic() - started
-        log.info("loaded and warmed up %s on %s in %s after %.1f s", self.model.id, device, dtype, seconds)
+        chosen = f"{choice.name} ({choice.reason})"
+        log.info("loaded and warmed up %s on %s in %s after %.1f s", self.model.id, device, chosen, seconds)
         # Out of memory ends the whole process on the CPU, so a batch must fit as each of its images does.
         batch_tokens = min(config.max_batch_tokens, self.memory.capacity // self.memory.token)
         self.scheduler = DeviceScheduler(
@@ -257,7 +260,7 @@ class EngineCore:
             self._emit(Failed(request_id, user_error(error)))
 
 
-def model_info(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ModelInfo:
+def model_info(checkpoint: Checkpoint, device: torch.device, dtype: DtypeChoice) -> ModelInfo:
     """Description of a checkpoint as it runs on this device."""
     side = checkpoint.transformer.sample_size * checkpoint.decoder.compression
     return ModelInfo(
@@ -269,7 +272,8 @@ def model_info(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype)
         max_side=MAX_SIDE,
         created=int(checkpoint.parts["vae"].stat().st_mtime),
         device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype.name,
+        dtype_reason=dtype.reason,
         guidance_branch=not checkpoint.transformer.guidance_embeds,
     )
 

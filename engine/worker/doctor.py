@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from ..checkpoints.loader import DTYPES, choose_device, choose_dtype, open_checkpoint, require_compiler
+from ..checkpoints.dtypes import DTYPES, MIN_BFLOAT16_WIDTH, choose_dtype
+from ..checkpoints.loader import choose_device, open_checkpoint, require_compiler
 from ..config import EngineConfig
 from ..errors import SanaError
 from ..version import VERSION
@@ -85,14 +86,14 @@ def report(config: EngineConfig) -> None:
     """Prints the machine, then the models that fit, then the configured model. Raises SanaError if that cannot run."""
     device = choose_device(config.device)
     print("\n".join(describe_machine(device)))
-    dtype = choose_dtype(config.dtype, device, trained=None)
-    print("\n".join(describe_fit(dtype, device_memory(device).free)), flush=True)
+    released = choose_dtype(config.dtype, device, None, MIN_BFLOAT16_WIDTH)
+    print("\n".join(describe_fit(released.dtype, device_memory(device).free)), flush=True)
     refuse_foreign_kernels()
     require_compiler(device)
     checkpoint = open_checkpoint(config.model, DTYPES.get(config.dtype))
-    dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype)
+    dtype = choose_dtype(config.dtype, device, checkpoint.trained_dtype, checkpoint.transformer.width)
     side = checkpoint.transformer.sample_size * checkpoint.decoder.compression
-    print(f"model         {checkpoint.id}: {side} px, runs in {str(dtype).removeprefix('torch.')}")
+    print(f"model         {checkpoint.id}: {side} px, runs in {dtype.name} ({dtype.reason})")
 
 
 def main() -> int:

@@ -14,7 +14,6 @@ from engine import CheckpointError, DeviceError, GenerationParams
 from engine.checkpoints.loader import (
     Models,
     choose_device,
-    choose_dtype,
     load_models,
     open_checkpoint,
     require_compiler,
@@ -204,22 +203,6 @@ def test_open_checkpoint_model_not_found() -> None:
             open_checkpoint(model, None)
     with pytest.raises(CheckpointError, match=r"file\.pth': this file does not exist"):
         open_checkpoint("no/such/file.pth", None)
-
-
-def test_auto_dtype_follows_device_and_training() -> None:
-    for trained in (torch.float16, torch.bfloat16, None):
-        assert choose_dtype("auto", CPU, trained) == torch.float32
-        assert choose_dtype("auto", GPU, trained) == (trained or torch.bfloat16)
-        assert choose_dtype("float32", GPU, trained) == torch.float32
-        assert choose_dtype("bfloat16", GPU, trained) == torch.bfloat16
-    assert choose_dtype("float16", GPU, torch.float16) == torch.float16
-
-
-def test_dtype_unknown_or_overflowing_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="trained in bfloat16 and overflows in float16"):
-        choose_dtype("float16", GPU, torch.bfloat16)
-    with pytest.raises(DeviceError, match=r"dtype must be auto, .*, got 'float8'"):
-        choose_dtype("float8", CPU, None)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_doctor_describes_machine_and_model(
     assert "threads       1 CPU threads (OMP_NUM_THREADS)" in output
     assert " GiB (" in output
     assert "yes demo" in output
-    assert "model         sana-1.5: 128 px, runs in bfloat16" in output
+    assert "model         sana-1.5: 128 px, runs in bfloat16 (as --dtype says)" in output
 
 
 def test_doctor_unknown_model_still_describes_machine(capsys: pytest.CaptureFixture[str]) -> None:

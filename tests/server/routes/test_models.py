@@ -23,6 +23,8 @@ def test_model_object_has_limits(http: httpx.Client) -> None:
     assert [str(ratio) for ratio in ratios] == ["1", "3/2", "2/3", "4/3", "3/4", "16/9", "9/16"]
     assert (model["size_multiple"], model["min_side"], model["max_side"]) == (32, 32, 4096)
     assert (model["max_n"], model["max_steps"]) == (10, 100)
+    assert (model["device"], model["dtype"]) == ("cpu", "float32")
+    assert model["dtype_reason"]
     assert model["quality_steps"] == {"low": 10, "medium": 20, "high": 30, "xhigh": 40, "max": 50}
 
 
