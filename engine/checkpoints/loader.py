@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from ..errors import CheckpointError, DeviceError
+from ..errors import DeviceError
 from ..models.dc_ae import DCAEDecoder
 from ..models.gemma2 import Gemma2, Gemma2Config
 from ..models.reorder import reorder_for_cpu

@@ -85,6 +85,8 @@ def reorder_for_cpu(transformer: SanaTransformer, decoder: DCAEDecoder) -> None:
 
     oneDNN computes in bfloat16 only where the CPU does; elsewhere torch has its own, slower operators for it.
     """
+    if not torch.backends.mkldnn.is_available():  # torch's builds for some processors
+        return
     dtype, fast = transformer.proj_out.weight.dtype, bfloat16_instructions() is not None
     if decoder.conv_in.weight.dtype == torch.float32 or fast:
         reorder_decoder(decoder)
