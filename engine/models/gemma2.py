@@ -34,7 +34,7 @@ class Gemma2Config:
     num_key_value_heads: int = 4
     head_dim: int = 256
     rms_norm_eps: float = 1e-6
-    query_pre_attn_scalar: float = 256.0
+    query_pre_attn_scalar: int = 256
     attn_logit_softcapping: float | None = 50.0
     rope_theta: float = 10_000.0
 

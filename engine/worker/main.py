@@ -54,7 +54,7 @@ def skip_triton() -> None:
     """Makes Triton absent where torch finds no GPU: no kernel runs there, and importing it takes 0.2 s."""
     import torch
 
-    if not torch.cuda.is_available() and not os.environ.get("TRITON_INTERPRET"):
+    if "triton" not in sys.modules and not torch.cuda.is_available() and not os.environ.get("TRITON_INTERPRET"):
         sys.modules["triton"] = None  # type: ignore[assignment]  # as Python documents it
 
 
