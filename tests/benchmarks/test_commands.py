@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "benchmarks.beside_busy": ([], r"ratio +\d+\.\d\d \(target: at most 2\.5\)"),
     "benchmarks.beside_large": ([], r"ratio of p95 +\d+\.\d\d \(target"),
     "benchmarks.chaos": ([], r"4 requests in 0\.5 s, 1 kills"),
+    "benchmarks.cpu": ([], r"one guided step\n +sana-serve +\d\.\d{4} s +1\.00x(.*\n)+demo alone \d+\.\d{3} s"),
     "benchmarks.gpu": ([], r"PSNR \d+\.\d dB to the same weights in fp32"),
     "benchmarks.http_overhead": ([], r"added per image +p50 +-?\d+\.\d ms .* of 1"),
     "benchmarks.kernels": ([], r"denoise: \d+\.\d\d ms, \d+ launches, busy \d+\.\d\d ms"),
