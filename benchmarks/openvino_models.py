@@ -33,7 +33,7 @@ class Compiled:
         traced = Positional(network, tuple(example)).eval()
         with torch.no_grad():
             model = openvino.convert_model(traced, example_input=tuple(example.values()))
-        model.reshape([list(value.shape) for value in example.values()])
+        model.reshape({index: list(value.shape) for index, value in enumerate(example.values())})
         self.model: Any = openvino.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         self.names = tuple(example)
 
