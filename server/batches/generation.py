@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 import time
 from dataclasses import replace
 
@@ -55,7 +56,8 @@ async def generate(line: Line, state: State) -> Result:
     if not by_url and line.output_bytes > MAX_OUTPUT_BYTES:
         message = f"the output file of a batch must not exceed {MAX_OUTPUT_BYTES} bytes; set response_format to url"
         raise InvalidParams(message, "response_format")
-    images = await collect(state.engine.generate(params, line.request_id))
+    # Unique, since this server may have lost the line and got it again while its first try still runs.
+    images = await collect(state.engine.generate(params, f"{line.request_id}/{secrets.token_hex(4)}"))
     state.metrics.count_images(params)
     return await result_of(line, state, params, model, images, by_url, time.monotonic() - started)
 

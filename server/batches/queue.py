@@ -103,7 +103,8 @@ class Queue:
                 query.order_by(turn.c.at, batches.c.claimed_at, batches.c.created_at).limit(100)
             ).all():
                 mine = lines.c.batch_id == batch.id
-                lapsed = (mine, lines.c.state == "running", or_(lines.c.owner.is_(None), lines.c.owner.not_in(alive)))
+                # Not this server's own: it still works on them if it was only late to renew its lease.
+                lapsed = (mine, lines.c.state == "running", lines.c.owner != self.owner, lines.c.owner.not_in(alive))
                 taken = lock_lines(connection, limit, *lapsed)
                 taken += lock_lines(connection, limit - len(taken), mine, lines.c.state == "pending")
                 if not taken:
@@ -145,6 +146,17 @@ class Queue:
                 sums = {name: batches.c[name] + amount for name, amount in gains.items()}
                 connection.execute(update(batches).where(batches.c.id == batch_id).values(**sums))
         return counted
+
+    def release_strays(self, held: Iterable[Line]) -> None:
+        """Gives back what this server owns and does not hold: a claim of which only the answer was lost."""
+        known = {(line.batch_id, line.number) for line in held}
+        active = select(batches.c.id).where(batches.c.status == "in_progress")
+        mine = (lines.c.batch_id.in_(active), lines.c.state == "running", lines.c.owner == self.owner)
+        with self._database.write() as connection:
+            for batch_id, number in connection.execute(select(lines.c.batch_id, lines.c.number).where(*mine)).all():
+                if (batch_id, number) not in known:
+                    key = (lines.c.batch_id == batch_id, lines.c.number == number)
+                    connection.execute(update(lines).where(*key).values(state="pending", owner=None))
 
     def leave(self) -> None:
         """Gives up all leases of this server."""

@@ -10,6 +10,8 @@ from .stored_files import stored_bytes
 SLICE = 100
 CHUNK_SLICE = 16
 """Lines with their images, and chunks of uploads, that one transaction deletes."""
+IN_USE = exists().where(batches.c.input_file_id == files.c.id, batches.c.status == "validating")
+"""Whether a batch still reads the file, even one that its owner has deleted meanwhile."""
 
 
 class Retention:
@@ -47,8 +49,7 @@ class Retention:
     def _drop_oldest(self) -> bool:
         """Hides the oldest file that no unfinished batch needs. Returns False if there is none."""
         with self._database.write() as connection:
-            reads = (batches.c.input_file_id == files.c.id, batches.c.status == "validating")
-            free = (files.c.status == "processed", ~exists().where(*reads))
+            free = (files.c.status == "processed", ~IN_USE)
             oldest = select(files.c.id).where(*free).order_by(files.c.created_at, files.c.id).limit(1)
             file_id = connection.execute(oldest).scalar_one_or_none()
             if file_id is not None:
@@ -58,7 +59,7 @@ class Retention:
     def _delete_hidden(self) -> None:
         """Deletes the content of hidden files, and then the files."""
         with self._database.read() as connection:
-            hidden = connection.execute(select(files).where(files.c.status == "deleted")).all()
+            hidden = connection.execute(select(files).where(files.c.status == "deleted", ~IN_USE)).all()
         for file in hidden:
             if file.batch_id is None:
                 while self._delete_chunks(file.id):
@@ -98,8 +99,8 @@ class Retention:
         with self._database.read() as connection:
             past = batches.c.created_at <= self._database.now(connection) - self._max_age
             old = connection.execute(select(batches.c.id).where(batches.c.status.in_(FINAL), past)).scalars().all()
-            failed = select(batches.c.id).where(batches.c.status == "failed", batches.c.stored_bytes > 0)
-            unused = connection.execute(failed).scalars().all()
+            never_ran = (batches.c.status.in_(FINAL), batches.c.in_progress_at.is_(None), batches.c.stored_bytes > 0)
+            unused = connection.execute(select(batches.c.id).where(*never_ran)).scalars().all()
         for batch_id in {*old, *unused}:
             while self._delete_lines(batch_id, None):
                 pass

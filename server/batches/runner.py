@@ -119,6 +119,9 @@ class BatchRunner:
         """One round: commits what is done, claims lines while there is room, and waits for either to change."""
         self._wake.clear()
         await self._commit()
+        if self.reason:
+            held = [*self._generating.values(), *(result.line for result in self._results), *self._released]
+            await self._in_thread(self._queue.release_strays, held)
         while await self._in_thread(self._queue.advance):
             pass
         if self._full:

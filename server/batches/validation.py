@@ -39,11 +39,12 @@ def validate(database: Database, owner: str, batch: Row[Any], line_bytes: int) -
             connection.execute(insert(lines), rows)
             stored = batches.c.stored_bytes + sum(len(row["body"]) for row in rows)
             connection.execute(update(batches).where(batches.c.id == batch.id).values(stored_bytes=stored))
+    if not errors:
+        with database.read() as connection:  # seconds for a million lines, in which others may write
+            errors += duplicates(connection, batch)
     with database.write() as connection:
         hold(connection, owner, batch)
         now = int(database.now(connection))
-        if not errors:
-            errors += duplicates(connection, batch)
         if not errors and not total:
             errors.append(
                 error_object("empty_file", "The input file has no requests, or no longer exists.", None, None)

@@ -24,7 +24,7 @@ log = logging.getLogger("sana.batches")
 TIMEOUT_SECONDS = 10.0
 FIRST_PAUSE, MAX_ATTEMPTS = 5.0, 15
 """Seconds until the second attempt, doubled each time up to two hours, and the number of attempts."""
-MAX_PAUSE = 7200.0
+MAX_PAUSE, OLDEST_SECONDS = 7200.0, 86400.0
 SECRET_PREFIX = "whsec_"
 
 
@@ -57,7 +57,8 @@ class Webhook:
         """A batch whose webhook is due, postponed to the next attempt, so that no other server sends it too."""
         with self._database.write() as connection:
             now = self._database.now(connection)
-            query = select(batches).where(batches.c.notify_at <= now).order_by(batches.c.notify_at).limit(1)
+            due = batches.c.notify_at.between(now - OLDEST_SECONDS, now)  # older: there was no webhook at that time
+            query = select(batches).where(due).order_by(batches.c.notify_at).limit(1)
             batch = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if batch is not None:
                 attempts = batch.notify_attempts + 1

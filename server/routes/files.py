@@ -18,11 +18,11 @@ RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 @router.get("/files/{name:path}", response_class=FileResponse)
 async def read_file(name: str, request: Request) -> Response:
     """An image, or a range of its bytes. Needs no key, because the name cannot be guessed."""
-    store, batches = request.app.state.files, request.app.state.batches
-    if batches is not None and NAME.fullmatch(name) and (image := await asyncio.to_thread(batches.files.image, name)):
-        media_type = MEDIA_TYPES[name.rpartition(".")[2]]
-        return Response(image, headers={**HEADERS, "cache-control": "private"}, media_type=media_type)
+    store = request.app.state.files
     path = store.find(name) if isinstance(store, DirectoryStore) else None
+    if path is None and (image := await find_batch_image(name, request)) is not None:
+        headers = {**HEADERS, "cache-control": "private"}
+        return Response(image, headers=headers, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
     if path is None or not path.is_file():
         raise FileNotFound("this file does not exist, or its time is over; images are kept for a limited time")
     stat = path.stat()
@@ -32,6 +32,12 @@ async def read_file(name: str, request: Request) -> Response:
     if response is file:  # RFC 9110, 13.2.2: a range counts only then
         keep_single_range(request, stat.st_size)
     return response
+
+
+async def find_batch_image(name: str, request: Request) -> bytes | None:
+    """The image of a batch, which is kept as long as the batch's output."""
+    batches = request.app.state.batches
+    return await asyncio.to_thread(batches.files.image, name) if batches and NAME.fullmatch(name) else None
 
 
 def keep_single_range(request: Request, size: int) -> None:

@@ -12,6 +12,8 @@ from engine.models import dc_ae_blocks, sana_blocks
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: dict[str, tuple[list[str], str]] = {
+    "benchmarks.batch_chaos": ([], r"11 outputs, 1 errors, 0 twice, 0 missing; \{'right': 11\}"),
+    "benchmarks.batches": ([], r"one batch file +\d+\.\d\d images/s(.*\n)+ratio of p95 +\d+\.\d\d \(target"),
     "benchmarks.beside_busy": ([], r"ratio +\d+\.\d\d \(target: at most 2\.5\)"),
     "benchmarks.beside_large": ([], r"ratio of p95 +\d+\.\d\d \(target"),
     "benchmarks.chaos": ([], r"4 requests in 0\.5 s, 1 kills"),

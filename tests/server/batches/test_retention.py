@@ -81,6 +81,9 @@ def test_file_of_batch_to_validate_kept(site: Site) -> None:
     retention.sweep()
     assert retention.full
     assert site.files.find("", batch.input_file_id) is not None
+    site.files.delete("", batch.input_file_id)
+    retention.sweep()
+    assert counts(site)["chunks"] == 1  # hidden from its owner, and not from the batch
 
 
 def test_lines_of_failed_batch_deleted(site: Site) -> None:
