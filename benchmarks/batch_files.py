@@ -29,8 +29,9 @@ async def submit(client: httpx2.AsyncClient, requests: list[dict[str, Any]]) -> 
         json.dumps({"custom_id": str(i), "method": "POST", "url": ENDPOINT, "body": body})
         for i, body in enumerate(requests)
     ]
-    form = {"files": {"file": ("requests.jsonl", "\n".join(lines).encode())}, "data": {"purpose": "batch"}}
-    file = (await client.post("/v1/files", **form)).raise_for_status().json()
+    content = {"file": ("requests.jsonl", "\n".join(lines).encode())}
+    response = await client.post("/v1/files", files=content, data={"purpose": "batch"})
+    file = response.raise_for_status().json()
     body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
     return str((await client.post("/v1/batches", json=body)).raise_for_status().json()["id"])
 
