@@ -20,8 +20,8 @@ from .arguments import make_parser, parse
 from .batch_files import ENDPOINT, bodies, status, submit, wait
 from .live import serve
 
-MANY = 100_000
-"""Lines of the batch beside which latency is measured: more than it can generate meanwhile."""
+MANY = 3000
+"""Lines of the batch beside which latency is measured: more than the demo model can generate meanwhile."""
 
 
 async def send_all(client: httpx2.AsyncClient, requests: list[dict[str, Any]], concurrency: int) -> float:
@@ -66,7 +66,9 @@ async def measure(url: str, args: argparse.Namespace) -> None:
         pairs = []
         for _ in range(args.rounds):
             pairs.append((await send_all(client, requests, args.concurrency), await run_batch(client, requests)))
-        many = bodies(min(MANY, 1000 * args.requests), sides, steps)
+        shown = ", ".join(f"{single:.2f} s, {batch:.2f} s" for single, batch in pairs)
+        print(f"requests, batch: {shown}", flush=True)
+        many = bodies(MANY, sides, steps)
         sides_of = (args.latency_px, max(steps), args.pause)
         await latencies(client, 2, *sides_of)
         alone, beside = [], []

@@ -13,10 +13,11 @@ from .scheduler import Scheduler
 FILL_SLOWDOWN = 1.05
 """Maximum factor by which background images may lengthen a step of interactive ones. On a GPU a small step takes about
 as long as a larger one, so there is room; on a CPU a step grows with its tokens, so there is none."""
-MAX_BACKGROUND_STEP_SECONDS = 0.1
-"""Maximum predicted seconds of a step of several background images: an interactive image that arrives waits for it."""
-MAX_ENCODED_PROMPTS = 4
-"""Maximum background images that start in one encode batch, for the same reason."""
+BACKGROUND_STEP = 20.0
+"""Maximum seconds of a step of several background images, as a multiple of a step's fixed part. An interactive image that
+arrives waits for it, and longer steps would save at most a twentieth."""
+MAX_ENCODED_PROMPTS = 8
+"""Maximum background images that start in one encode batch, for the same reason: as many prompts share a forward."""
 
 
 class DeviceScheduler:
@@ -31,8 +32,8 @@ class DeviceScheduler:
         exact: bool = False,
     ) -> None:
         self.interactive = Scheduler(costs, max_batch_tokens, max_step_seconds, max_queue_seconds, exact)
-        short = min(max_step_seconds, MAX_BACKGROUND_STEP_SECONDS)
-        self.background = Scheduler(costs, max_batch_tokens, short, max_queue_seconds, exact, MAX_ENCODED_PROMPTS)
+        self.background = Scheduler(costs, max_batch_tokens, 0.0, max_queue_seconds, exact, MAX_ENCODED_PROMPTS)
+        self.costs = costs
 
     @property
     def busy(self) -> bool:
@@ -57,6 +58,7 @@ class DeviceScheduler:
     @costs.setter
     def costs(self, costs: CostModel) -> None:
         self.interactive.costs = self.background.costs = costs
+        self.background.max_step_seconds = min(self.interactive.max_step_seconds, BACKGROUND_STEP * costs.step)
 
     def add(self, task: ImageTask) -> None:
         """Queues an image."""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from engine.costs import CostModel
 from engine.worker.device_scheduler import (
+    BACKGROUND_STEP,
     FILL_SLOWDOWN,
-    MAX_BACKGROUND_STEP_SECONDS,
     MAX_ENCODED_PROMPTS,
     DeviceScheduler,
 )
@@ -48,7 +48,9 @@ def test_background_leaves_at_next_step() -> None:
 def test_interactive_latency_beside_background_bounded(tokens: int) -> None:
     """One background step, decode or encode batch, whichever is longest, and nothing more."""
     alone = COSTS.encode + COSTS.image_seconds(SMALL, 20, 32 * 32)
-    longest = max(MAX_BACKGROUND_STEP_SECONDS, COSTS.step_seconds(tokens), MAX_ENCODED_PROMPTS * COSTS.encode)
+    longest = max(
+        min(0.1, BACKGROUND_STEP * COSTS.step), COSTS.step_seconds(tokens), MAX_ENCODED_PROMPTS * COSTS.encode
+    )
     engine = engine_of()
     for i in range(30):
         while len(engine.scheduler.background.waiting.get("", [])) < 8:  # type: ignore[attr-defined]
@@ -110,6 +112,9 @@ def test_remove_finish_and_shrink_reach_both_classes() -> None:
     assert not engine.scheduler.busy
     engine.scheduler.shrink(600)
     engine.scheduler.costs = replace(COSTS, token=1e-9)
+    assert engine.scheduler.background.max_step_seconds == 0.1  # type: ignore[attr-defined]
+    engine.scheduler.costs = replace(COSTS, step=0.001, token=1e-9)
+    assert engine.scheduler.background.max_step_seconds == pytest.approx(0.02)  # type: ignore[attr-defined]
     assert engine.scheduler.token_budget == engine.scheduler.background.token_budget == 300  # type: ignore[attr-defined]
 
 
