@@ -14,8 +14,8 @@ FILL_SLOWDOWN = 1.05
 """Maximum factor by which background images may lengthen a step of interactive ones. On a GPU a small step takes about
 as long as a larger one, so there is room; on a CPU a step grows with its tokens, so there is none."""
 BACKGROUND_STEP = 20.0
-"""Maximum seconds of a step of several background images, as a multiple of a step's fixed part. An interactive image that
-arrives waits for it, and longer steps would save at most a twentieth."""
+"""Maximum seconds of a step of several background images, as a multiple of a step's fixed part. An interactive image
+that arrives waits for it, and longer steps would save at most a twentieth."""
 MAX_ENCODED_PROMPTS = 8
 """Maximum background images that start in one encode batch, for the same reason: as many prompts share a forward."""
 
