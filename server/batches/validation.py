@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
 
 from .database import Database
 from .input_lines import LineError, custom_id_of, split_lines
@@ -85,15 +85,20 @@ def slices(
 
 def duplicates(connection: Connection, batch: Row[Any]) -> list[dict[str, Any]]:
     """Errors for lines whose custom_id an earlier line has."""
-    earlier = lines.alias()
-    same = (earlier.c.batch_id == batch.id, earlier.c.custom_id == lines.c.custom_id, earlier.c.number < lines.c.number)
-    query = select(lines.c.number, lines.c.custom_id).where(lines.c.batch_id == batch.id, exists().where(*same))
-    found = connection.execute(query.order_by(lines.c.number).limit(MAX_ERRORS))
-    message = "The custom_id {!r} is also that of an earlier line; it must be unique in the batch."
-    return [
-        error_object("duplicate_custom_id", message.format(row.custom_id[:100]), "custom_id", row.number)
-        for row in found
-    ]
+    mine = lines.c.batch_id == batch.id
+    repeated = select(lines.c.custom_id).where(mine).group_by(lines.c.custom_id).having(func.count() > 1)
+    some = connection.execute(repeated.limit(MAX_ERRORS)).scalars().all()
+    query = select(lines.c.number, lines.c.custom_id).where(mine, lines.c.custom_id.in_(some))
+    seen: set[str] = set()
+    errors: list[dict[str, Any]] = []
+    for number, custom_id in connection.execute(query.order_by(lines.c.number).limit(2 * MAX_ERRORS)):
+        if custom_id in seen:
+            message = (
+                f"The custom_id {custom_id[:100]!r} is also that of an earlier line; it must be unique in the batch."
+            )
+            errors.append(error_object("duplicate_custom_id", message, "custom_id", number))
+        seen.add(custom_id)
+    return errors[:MAX_ERRORS]
 
 
 def forget_lines(database: Database, owner: str, batch: Row[Any]) -> None:
