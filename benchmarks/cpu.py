@@ -18,11 +18,11 @@ from functools import partial
 
 import torch
 from diffusers import AutoencoderDC, SanaPipeline, SanaTransformer2DModel
-from transformers import Gemma2Config
 
 from engine import EngineConfig, Event, GenerationParams, StepReport
 from engine.checkpoints.dtypes import choose_dtype
 from engine.checkpoints.locate import locate_model
+from engine.models.gemma2 import Gemma2Config
 from engine.models.reorder import reorder_for_cpu
 from engine.worker.core import EngineCore
 from engine.worker.image_task import ImageTask
