@@ -58,7 +58,9 @@ class DeviceScheduler:
     @costs.setter
     def costs(self, costs: CostModel) -> None:
         self.interactive.costs = self.background.costs = costs
-        self.background.max_step_seconds = min(self.interactive.max_step_seconds, BACKGROUND_STEP * costs.step)
+        longest = self.interactive.max_step_seconds
+        # The fixed part is the difference of two measurements, which may be nearly nothing on a busy machine.
+        self.background.max_step_seconds = min(max(BACKGROUND_STEP * costs.step, longest / 2), longest)
 
     def add(self, task: ImageTask) -> None:
         """Queues an image."""

@@ -112,10 +112,14 @@ def test_remove_finish_and_shrink_reach_both_classes() -> None:
     assert not engine.scheduler.busy
     engine.scheduler.shrink(600)
     engine.scheduler.costs = replace(COSTS, token=1e-9)
-    assert engine.scheduler.background.max_step_seconds == 0.1  # type: ignore[attr-defined]
-    engine.scheduler.costs = replace(COSTS, step=0.001, token=1e-9)
-    assert engine.scheduler.background.max_step_seconds == pytest.approx(0.02)  # type: ignore[attr-defined]
     assert engine.scheduler.token_budget == engine.scheduler.background.token_budget == 300  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("fixed", "seconds"), [(0.001, 0.05), (0.004, 0.08), (0.02, 0.1)])
+def test_background_step_follows_fixed_part(fixed: float, seconds: float) -> None:
+    engine = engine_of()
+    engine.scheduler.costs = replace(COSTS, step=fixed)
+    assert engine.scheduler.background.max_step_seconds == pytest.approx(seconds)  # type: ignore[attr-defined]
 
 
 arrival = st.tuples(st.floats(0, 2), st.sampled_from([10, SMALL, 400, LARGE]), st.integers(1, 6), st.booleans())
