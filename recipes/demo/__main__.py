@@ -6,7 +6,6 @@ python -m recipes.demo --budget-minutes 180
 import argparse
 import copy
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,17 @@ import torch
 
 from .autoencoder import HELD_OUT, Autoencoder, channels_last, held_out_psnr, pixels, train_autoencoder, train_decoder
 from .diffusion import Generator, Rates, Stage, train_generator
-from .export import export, restore
+from .export import export, restore_autoencoder, restore_text_encoder, restore_transformer
 from .images import save_grid
 from .latents import encode_scenes
 from .reading import train_reading
+from .render import render
 from .sampling import PROMPTS, decode, sample
 from .settings import NATIVE_SIZE
 from .standardize import standardized
 from .text import TextEncoder, load_tokenizer
 from .training_ops import use_training_ops
-from .world import render, sample_scene
+from .world import sample_scene
 
 # Shares of the budget. The autoencoder and reading are learned fast; following prompts takes time.
 AUTOENCODER, DECODER, READING = 0.18, 0.07, 0.07
@@ -36,14 +36,8 @@ CASCADE: tuple[tuple[Mix, float], ...] = (
     (((256, 256, 64, 0.9), (128, 128, 256, 0.1)), 0.85),
     (((256, 256, 64, 0.6), (128, 128, 256, 0.1), (256, 384, 40, 0.1), (384, 256, 40, 0.1), (512, 512, 16, 0.1)), 1.0),
 )
-ONWARD: Mix = (
-    (256, 256, 64, 0.75),
-    (128, 128, 256, 0.1),
-    (256, 384, 40, 0.05),
-    (384, 256, 40, 0.05),
-    (512, 512, 16, 0.05),
-)
 SCENES = {(128, 128): 20000, (256, 256): 12000, (256, 384): 1500, (384, 256): 1500, (512, 512): 1000}
+FRESH, ONWARD = Rates(2e-3, text=4e-4), Rates(1e-3, text=4e-4)  # from random weights, from a checkpoint
 ENOUGH_MINUTES = 30.0  # shorter trainings see fewer scenes: encoding all of them takes two cores six minutes
 
 
@@ -55,7 +49,6 @@ class Scale:
         standardize, held_out: scenes that the latents' statistics and the PSNR are measured on.
         prompts, sampling_steps: of the sample grids.
         cascade: sizes of a training from scratch.
-        onward: sizes of a training from a checkpoint.
     """
 
     standardize: int = 96
@@ -63,11 +56,10 @@ class Scale:
     prompts: int = len(PROMPTS)
     sampling_steps: int = 20
     cascade: tuple[tuple[Mix, float], ...] = CASCADE
-    onward: Mix = ONWARD
 
 
 TINY_MIX: Mix = ((128, 128, 8, 1.0),)
-TINY = Scale(standardize=2, held_out=2, prompts=2, sampling_steps=1, cascade=((TINY_MIX, 1.0),), onward=TINY_MIX)
+TINY = Scale(standardize=2, held_out=2, prompts=2, sampling_steps=1, cascade=((TINY_MIX, 1.0),))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--work", type=Path, default=Path("demo-training"), help=work_help)
     out_help = "folder of the exported checkpoint (default: %(default)s)"
     add("--out", type=Path, default=Path("engine/demo"), help=out_help)
-    add("--start", type=Path, help="exported checkpoint to continue from: diffusion alone, all sizes, half the rate")
+    add("--start", type=Path, help="exported checkpoint whose weights every stage starts from, at lower rates")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
     add("--tiny", action="store_true", help="a step of each stage, seconds on a CPU: shows that the command works")
     if parser.parse_known_args(argv)[0].tiny:  # neither overwrites the real checkpoint nor is resumed from
@@ -91,32 +83,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     if device.type == "cpu":
         use_training_ops()
     minutes, scale = (1e-3, TINY) if args.tiny else (args.budget_minutes, Scale())
-    if args.start:
-        train_on(args.start, args.work, args.out, minutes, device, scale)
-    else:
-        train(args.work, args.out, minutes, device, scale)
+    train(args.work, args.out, minutes, device, scale, args.start)
 
 
-def train(work: Path, out: Path, minutes: float, device: torch.device, scale: Scale) -> None:
+def train(work: Path, out: Path, minutes: float, device: torch.device, scale: Scale, start: Path | None) -> None:
     """The paper's stages at small scale: autoencoder, text, then diffusion at 128 px, at 256 px and at all sizes."""
-    autoencoder = frozen_encoder(work, minutes * AUTOENCODER, device, scale)
+    autoencoder = frozen_encoder(work, minutes * AUTOENCODER, device, scale, start)
     torch.manual_seed(1)
-    reader = train_reading(TextEncoder(load_tokenizer(work)).to(device), work, minutes * READING)
+    reader = TextEncoder(load_tokenizer(work))
+    if start:
+        restore_text_encoder(reader, start)
+    reader = train_reading(reader.to(device), work, minutes * READING)
+    generator = Generator(reader)
+    if start:
+        restore_transformer(generator, start)
     rest = minutes * (1 - AUTOENCODER - DECODER - READING)
     cascade = [(mix, rest * until) for mix, until in scale.cascade]
-    average = diffuse(autoencoder, Generator(reader).to(device), work, cascade, Rates(2e-3, text=4e-4), scale)
-    finish(train_decoder(autoencoder, work, minutes * DECODER, scale.held_out), average, work, out, scale)
-
-
-def train_on(start: Path, work: Path, out: Path, minutes: float, device: torch.device, scale: Scale) -> None:
-    """Trains all sizes at once from the weights of `start`, with its tokenizer; they have seen every stage before."""
-    shutil.copy(start / "tokenizer" / "tokenizer.json", work)
-    torch.manual_seed(1)
-    autoencoder, generator = Autoencoder().to(device), Generator(TextEncoder(load_tokenizer(work))).to(device)
-    restore(autoencoder, generator, start)
-    cascade = [(scale.onward, minutes)]
-    average = diffuse(channels_last(autoencoder), generator, work, cascade, Rates(1e-3, text=6e-4), scale)
-    finish(autoencoder, average, work, out, scale)
+    rates = ONWARD if start else FRESH
+    average = diffuse(autoencoder, generator.to(device), work, cascade, rates, scale)
+    decoder = train_decoder(autoencoder, work, minutes * DECODER, scale.held_out)
+    save_samples(decoder, average, work, scale)
+    export(decoder, average, out)
+    psnr = held_out_psnr(decoder, scale.held_out)
+    print(f"held-out PSNR {psnr:.2f} dB over {scale.held_out} scenes; wrote {out}; `sana eval` scores it", flush=True)
 
 
 def diffuse(
@@ -145,24 +134,23 @@ def save_samples(autoencoder: Autoencoder, generator: Generator, work: Path, sca
     save_grid(work / "samples.png", decode(autoencoder, latents), columns=8)
 
 
-def frozen_encoder(work: Path, minutes: float, device: torch.device, scale: Scale) -> Autoencoder:
+def frozen_encoder(work: Path, minutes: float, device: torch.device, scale: Scale, start: Path | None) -> Autoencoder:
     """The trained autoencoder with standardized latents, kept in work/standardized.pt: cached latents depend on it."""
     path = work / "standardized.pt"
     if not path.exists():
-        trained = train_autoencoder(work, minutes, device, scale.held_out)
-        rng = Random(5)
-        scenes = [render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(scale.standardize)]
-        torch.save(standardized(trained, pixels(scenes).to(device)).state_dict(), path)
+        if start:
+            before = Autoencoder()
+            restore_autoencoder(before, start)
+            trained = train_autoencoder(work, minutes, device, scale.held_out, before.to(device))
+        else:
+            rng = Random(5)
+            scenes = [render(sample_scene(rng), NATIVE_SIZE, NATIVE_SIZE) for _ in range(scale.standardize)]
+            trained = train_autoencoder(work, minutes, device, scale.held_out)
+            trained = standardized(trained, pixels(scenes).to(device))
+        torch.save(trained.state_dict(), path)
     model = Autoencoder()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return channels_last(model.to(device))
-
-
-def finish(autoencoder: Autoencoder, generator: Generator, work: Path, out: Path, scale: Scale) -> None:
-    save_samples(autoencoder, generator, work, scale)
-    export(autoencoder, generator, out)
-    psnr = held_out_psnr(autoencoder, scale.held_out)
-    print(f"held-out PSNR {psnr:.2f} dB over {scale.held_out} scenes; wrote {out}; `sana eval` scores it", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ from engine.models.dc_ae import DCAEDecoder, DCAEEncoder
 from .images import save_grid
 from .optimizer import Muon, schedule
 from .precision import autocast
+from .render import render
 from .run import Run, average_into
 from .settings import NATIVE_SIZE, VAE
-from .world import render, sample_scene
+from .world import sample_scene
 
 WINDOW = 128
 HELD_OUT = 48
+ANCHOR = 0.05  # weight of the latents' squared distance to those of the encoder that training started from
 
 
 class Autoencoder(nn.Module):
@@ -69,9 +71,10 @@ def gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L1 for sharpness, L2 for PSNR, and the L1 of gradients, which weighs outlines above plains."""
+    """L1 for sharpness, the RMS of each image for PSNR, and the L1 of gradients, which weighs outlines above plains."""
     edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(output), gradients(target), strict=True))
-    return F.l1_loss(output, target) + 2 * F.mse_loss(output, target) + edges
+    rms = ((output - target).square().mean((1, 2, 3)) + 1e-8).sqrt().mean()
+    return F.l1_loss(output, target) + rms + edges
 
 
 @torch.no_grad()
@@ -88,11 +91,24 @@ def held_out_psnr(model: Autoencoder, count: int = HELD_OUT, path: Path | None =
 
 
 def train_autoencoder(
-    work: Path, minutes: float, device: torch.device, held_out: int = HELD_OUT, batch: int = 16, lr: float = 2e-3
+    work: Path,
+    minutes: float,
+    device: torch.device,
+    held_out: int = HELD_OUT,
+    start: Autoencoder | None = None,
 ) -> Autoencoder:
-    """Trains both halves from scratch; keeps work/autoencoder.pt and returns the averaged weights."""
-    model = Autoencoder(shortcuts=True).to(device)
-    return _fit(model, work / "autoencoder.pt", minutes, held_out, batch, lr, noise=0.05)
+    """Trains both halves; keeps work/autoencoder.pt and returns the averaged weights.
+
+    Args:
+        start: trained and standardized, None to train from scratch. The encoder then stays near this one, because a
+            transformer that continues from the same checkpoint knows its latents.
+    """
+    model = Autoencoder(shortcuts=True) if start is None else copy.deepcopy(start)
+    anchor = None if start is None else channels_last(start).encoder.requires_grad_(False)
+    if anchor is not None:  # standardizing left it with weights of about 1e-5, which a step of 5e-4 would destroy
+        model.encoder.conv_out.requires_grad_(False)
+    batch, lr = (16, 2e-3) if start is None else (8, 5e-4)
+    return _fit(model.to(device), work / "autoencoder.pt", minutes, held_out, batch, lr, noise=0.05, anchor=anchor)
 
 
 def train_decoder(
@@ -104,13 +120,21 @@ def train_decoder(
 
 
 def _fit(
-    model: Autoencoder, path: Path, minutes: float, held_out: int, batch: int, lr: float, noise: float
+    model: Autoencoder,
+    path: Path,
+    minutes: float,
+    held_out: int,
+    batch: int,
+    lr: float,
+    noise: float,
+    anchor: nn.Module | None = None,
 ) -> Autoencoder:
     """Trains for `minutes` in total.
 
     Args:
         held_out: scenes to measure the PSNR on at each save.
         noise: on the latents, as a share of their standard deviation, so that the decoder tolerates inexact latents.
+        anchor: an encoder that the encoder stays near.
     """
     model = channels_last(model)
     average = copy.deepcopy(model)
@@ -131,11 +155,12 @@ def _fit(
             jitter = noise * latents.detach().float().std() * torch.randn_like(latents)
             output = model.decoder(latents + jitter)
         loss = reconstruction_loss(output.float(), target)
+        shift = latents.new_zeros(()) if anchor is None else F.mse_loss(latents, anchor(target))
         optimizer.zero_grad()
-        loss.backward()
+        (loss + ANCHOR * shift).backward()
         nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
         optimizer.set_scale(schedule(progress))
         optimizer.step()
         average_into(average, model, run.step, decay=0.998)
-        run.record(loss=loss.item())
+        run.record(loss=loss.item(), shift=shift.item())
     return average

@@ -17,9 +17,10 @@ from engine.models.configs import SanaConfig
 from engine.models.sana import SanaTransformer
 from kernels.layout import TokenLayout
 
-from .captions import sample_caption, with_noise
+from .captions import sample_caption
 from .cells import CLASSES, cell_loss
 from .latents import LatentSet
+from .noise import with_noise
 from .optimizer import Muon, schedule
 from .precision import autocast
 from .run import Run, Stateful, average_into
@@ -27,7 +28,7 @@ from .settings import FLOW_SHIFT, TRANSFORMER
 from .text import TextEncoder
 
 DROPOUT = 0.1
-REPEATS = 4
+REPEATS = 2
 ALIGNED_BLOCK = 2  # of 7: its output should determine the position of each object
 ALIGNMENT = 0.15  # weight of the alignment loss; the diffusion loss has weight 1
 

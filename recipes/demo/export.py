@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from .autoencoder import Autoencoder
 from .diffusion import Generator
 from .settings import SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
+from .text import TextEncoder, carried_embeddings
 
 MODEL_INDEX = {
     "_class_name": "SanaPipeline",
@@ -49,11 +51,23 @@ def export(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None
     write_weights(folder / "text_encoder" / "model.safetensors", generator.text_encoder.model)
 
 
-def restore(autoencoder: Autoencoder, generator: Generator, folder: Path) -> None:
-    """Loads the weights of an exported checkpoint into the networks, to continue training."""
+def restore_autoencoder(autoencoder: Autoencoder, folder: Path) -> None:
+    """Loads the weights of an exported checkpoint, to continue training."""
     autoencoder.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+
+
+def restore_transformer(generator: Generator, folder: Path) -> None:
     generator.transformer.load_state_dict(load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors"))
-    generator.text_encoder.model.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"))
+
+
+def restore_text_encoder(encoder: TextEncoder, folder: Path) -> None:
+    """Loads the weights of an exported checkpoint, whose tokenizer may know fewer words."""
+    state = load_file(folder / "text_encoder" / "model.safetensors")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+    carried = carried_embeddings(tokenizer, state["embed_tokens.weight"], encoder.tokenizer)
+    unused = TEXT_ENCODER["vocab_size"] - len(carried)
+    state["embed_tokens.weight"] = torch.nn.functional.pad(carried, (0, 0, 0, unused))
+    encoder.model.load_state_dict(state)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ import torch
 from .autoencoder import Autoencoder, pixels
 from .cells import scene_cells
 from .precision import autocast
-from .world import Scene, render, sample_scene
+from .render import render
+from .world import Scene, sample_scene
 
 
 @dataclass(frozen=True)

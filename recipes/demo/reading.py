@@ -14,8 +14,9 @@ from torch import nn
 
 from engine.models.embeddings import position_embedding
 
-from .captions import sample_caption, with_noise
+from .captions import sample_caption
 from .cells import CLASSES, cell_loss, scene_cells
+from .noise import with_noise
 from .optimizer import Muon, schedule
 from .run import Run, Stateful
 from .settings import GRID, TEXT_WIDTH
@@ -51,7 +52,7 @@ class Reader(nn.Module):
 
 
 def reading_batch(rng: Random, size: int) -> tuple[list[str], torch.Tensor]:
-    """Captions, and cells int64 [size, GRID * GRID, 3] of their scenes."""
+    """Captions, and cells int64 [size, GRID * GRID, 4] of their scenes."""
     scenes = [sample_scene(rng) for _ in range(size)]
     cells = np.stack([scene_cells(scene, GRID, GRID) for scene in scenes])
     return [with_noise(sample_caption(scene, rng), rng) for scene in scenes], torch.from_numpy(cells).flatten(1, 2)

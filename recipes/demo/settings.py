@@ -7,6 +7,7 @@ COMPRESSION = 32
 NATIVE_SIZE = 256
 GRID = NATIVE_SIZE // COMPRESSION
 TEXT_WIDTH = 160
+VOCABULARY = 1536
 FLOW_SHIFT = 3.0
 
 _STAGES = ("ResBlock",) * 5 + ("EfficientViTBlock",)
@@ -36,7 +37,7 @@ VAE: dict[str, Any] = {
 }
 
 TEXT_ENCODER: dict[str, Any] = {
-    "vocab_size": 1024,
+    "vocab_size": VOCABULARY,
     "hidden_size": TEXT_WIDTH,
     "intermediate_size": 480,
     "num_hidden_layers": 3,

@@ -4,6 +4,7 @@ The complex human instruction (CHI) precedes every caption in training exactly a
 for every caption, so they run once per step with batch 1 and their keys and values are shared, with gradients.
 """
 
+import itertools
 import json
 from collections.abc import Iterable
 from inspect import signature
@@ -20,16 +21,17 @@ from transformers import DynamicCache, Gemma2Config, Gemma2Model
 from engine.worker.prompts import COMPLEX_HUMAN_INSTRUCTION as CHI
 
 from .captions import captions
-from .settings import TEXT_ENCODER
+from .phrases import plural
+from .settings import TEXT_ENCODER, VOCABULARY
+from .words import ADJECTIVES, FILLERS, OPENINGS, STYLES, SYNONYMS
 from .world import sample_scene
 
 CACHE = "cache" if "cache" in signature(Gemma2Model.forward).parameters else "past_key_values"
 """The argument of Gemma-2 that takes the cache: transformers 5.24 renames it, and 5.40 will drop the old name."""
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
-VOCABULARY = 1024
 
 
-def train_tokenizer(scenes: int = 400) -> Tokenizer:
+def train_tokenizer(scenes: int = 1200) -> Tokenizer:
     """Byte-fallback BPE with spaces as U+2581, trained on captions and the CHI; deterministic."""
     learner = Tokenizer(BPE(unk_token="<unk>"))
     learner.normalizer = normalizers.Replace(" ", "▁")
@@ -65,6 +67,10 @@ def _corpus(scenes: int) -> Iterable[str]:
     for _ in range(scenes):
         for caption in captions(sample_scene(rng), rng):
             yield f" {caption.text}"
+    for synonym in itertools.chain(*SYNONYMS.values(), OPENINGS, STYLES, ADJECTIVES, FILLERS):
+        for _ in range(4):
+            yield f" {synonym}"
+            yield f" {plural(synonym)}"
     for _ in range(20):
         yield CHI
         yield CHI.lower()
@@ -75,6 +81,15 @@ def load_tokenizer(work: Path) -> Tokenizer:
     if not path.exists():
         train_tokenizer().save(str(path))
     return Tokenizer.from_file(str(path))
+
+
+def carried_embeddings(old: Tokenizer, weight: torch.Tensor, new: Tokenizer) -> torch.Tensor:
+    """Embeddings for the tokens of `new`: those of `old` [tokens, width], or the mean over a new token's pieces."""
+    known, rows = old.get_vocab(), []
+    for token, _ in sorted(new.get_vocab().items(), key=lambda item: item[1]):
+        pieces = old.encode(token.replace("▁", " "), add_special_tokens=False).ids
+        rows.append(weight[[known[token]] if token in known else pieces].mean(0))
+    return torch.stack(rows)
 
 
 class TextEncoder(nn.Module):

@@ -18,7 +18,8 @@ from PIL import Image
 from engine import EngineClient, EngineConfig, Finished, SanaError
 
 from ..request_params import resolve_params
-from .suite import KINDS, Task, tasks
+from .suite import KINDS, tasks
+from .task import Task
 
 CONCURRENCY = 8
 TIMEOUT_SECONDS = 600.0
@@ -126,11 +127,12 @@ def judge(task: Task, file: bytes) -> Mark:
 
 
 def shares(marks: list[Mark]) -> dict[str, tuple[int, int]]:
-    """Numbers of (passed, all) tasks by kind."""
-    return {
-        kind: (sum(m.passed for m in marks if m.task.kind == kind), sum(m.task.kind == kind for m in marks))
-        for kind in KINDS
-    }
+    """Numbers of (passed, all) tasks by kind; tasks of one group count as one, which passes if all of them do."""
+    groups: dict[tuple[str, int], list[bool]] = {}
+    for index, mark in enumerate(marks):
+        groups.setdefault((mark.task.kind, mark.task.group or -index), []).append(mark.passed)
+    found = {kind: [all(passed) for (k, _), passed in groups.items() if k == kind] for kind in KINDS}
+    return {kind: (sum(passed), len(passed)) for kind, passed in found.items()}
 
 
 def wilson(passed: int, total: int) -> tuple[float, float]:

@@ -24,7 +24,7 @@ def test_reading_batch_has_captions_and_maps() -> None:
     captions, cells = reading_batch(Random(0), 5)
     assert len(captions) == 5
     assert all(captions)
-    assert cells.shape == (5, GRID * GRID, 3)
+    assert cells.shape == (5, GRID * GRID, 4)
 
 
 def test_reading_loss_falls_within_twelve_steps(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from kernels.rms_norm import rms_norm_reference
 from recipes.demo import training_ops
 from recipes.demo.autoencoder import Autoencoder, reconstruction_loss, training_batch
 from recipes.demo.diffusion import REPEATS, Generator, Rates, Stage, flow_loss, shifted_times, train_generator
-from recipes.demo.export import export, restore
+from recipes.demo.export import export, restore_autoencoder, restore_text_encoder, restore_transformer
 from recipes.demo.latents import LatentSet, encode_scenes
 from recipes.demo.optimizer import Muon, orthogonalized, schedule
 from recipes.demo.standardize import standardized
-from recipes.demo.text import TextEncoder, load_tokenizer, train_tokenizer
+from recipes.demo.text import TextEncoder, carried_embeddings, load_tokenizer, train_tokenizer
 from recipes.demo.training_ops import cross_attention, rms_norm
 from recipes.demo.world import sample_scene
 
@@ -129,7 +129,7 @@ def test_reconstruction_loss_is_zero_for_equal_images() -> None:
     images = training_batch(Random(1), 2)
     assert images.shape == (2, 3, 128, 128)
     assert images.abs().max() <= 1
-    assert reconstruction_loss(images, images) == 0
+    assert reconstruction_loss(images, images) < 2e-4  # the root is taken of a small positive number
     assert reconstruction_loss(images * 0.9, images) > 0.05
 
 
@@ -178,7 +178,7 @@ def test_latents_are_cached_with_their_scenes(tmp_path: Path) -> None:
     first = encode_scenes(model, 64, 96, 3, tmp_path)
     again = encode_scenes(model, 64, 96, 3, tmp_path)
     assert first.latents.shape == (3, 2, 3, 32)
-    assert first.cells.shape == (3, 6, 3)
+    assert first.cells.shape == (3, 6, 4)
     assert torch.equal(first.latents, again.latents)
     assert first.scenes == again.scenes
 
@@ -193,8 +193,26 @@ def test_export_writes_small_diffusers_checkpoint(work: Path, tmp_path: Path) ->
 def test_restore_loads_an_exported_checkpoint(work: Path, tmp_path: Path) -> None:
     first = (Autoencoder(), generator(work))
     export(*first, tmp_path)
-    second = (Autoencoder(), generator(work))
-    restore(*second, tmp_path)
-    for before, after in zip(first, second, strict=True):
-        kept = {name: tensor for name, tensor in after.state_dict().items() if not name.startswith("probe")}
-        assert all(torch.equal(before.state_dict()[name].bfloat16().float(), tensor) for name, tensor in kept.items())
+    autoencoder, other = Autoencoder(), generator(work)
+    restore_autoencoder(autoencoder, tmp_path)
+    restore_text_encoder(other.text_encoder, tmp_path)
+    restore_transformer(other, tmp_path)
+    used = other.text_encoder.tokenizer.get_vocab_size()
+    for before, after in zip(first, (autoencoder, other), strict=True):
+        for name, tensor in after.state_dict().items():
+            if not name.startswith("probe"):
+                kept, wanted = tensor, before.state_dict()[name].bfloat16().float()
+                if name.endswith("embed_tokens.weight"):  # rows beyond the tokenizer's words belong to no token
+                    kept, wanted = kept[:used], wanted[:used]
+                assert torch.equal(kept, wanted), name
+
+
+def test_restored_embeddings_of_new_words_are_means_of_their_pieces(work: Path) -> None:
+    old, new = train_tokenizer(scenes=2), load_tokenizer(work)
+    weight = torch.randn(old.get_vocab_size(), 4)
+    carried = carried_embeddings(old, weight, new)
+    token = next(t for t in new.get_vocab() if t not in old.get_vocab())
+    pieces = old.encode(token.replace("\N{LOWER ONE EIGHTH BLOCK}", " "), add_special_tokens=False).ids
+    assert len(pieces) > 1
+    torch.testing.assert_close(carried[new.token_to_id(token)], weight[pieces].mean(0))
+    torch.testing.assert_close(carried[new.token_to_id("<bos>")], weight[old.token_to_id("<bos>")])

@@ -6,18 +6,15 @@ from server.evaluation.exam import ExamSettings, examine_url, shares, table
 
 from ..live import LiveServer
 
-# One below the scores of 2026-11-24 with these prompts and seeds, because an image near the threshold may change side.
-FLOORS = {
-    "single object": 9,
-    "color": 9,
-    "counting": 7,
-    "two objects": 9,
-    "attribute binding": 9,
-    "position": 8,
-}
+# The shipped weights know a part of the world that the exam asks for (recipes/demo/README.md). With these prompts and
+# seeds they reached 3, 2, 4, 3 and 4 of 5, and 21 of 40 images, on 2026-11-27. The floors are one or two below, because
+# an image near the threshold may change side.
+FLOORS = {"single object": 2, "background": 1, "two objects": 3, "position": 2, "counting": 3}
+OVERALL_FLOOR = 19
 
 
 def test_demo_model_reaches_score_floors(server: LiveServer) -> None:
-    marks = asyncio.run(examine_url(server.url, ExamSettings(each=10)))
+    marks = asyncio.run(examine_url(server.url, ExamSettings(each=5)))
     reached = {kind: passed for kind, (passed, _) in shares(marks).items()}
     assert all(reached[kind] >= floor for kind, floor in FLOORS.items()), table(marks)
+    assert sum(mark.passed for mark in marks) >= OVERALL_FLOOR, table(marks)
