@@ -28,6 +28,7 @@ from engine.worker.core import EngineCore
 from engine.worker.image_task import ImageTask
 from engine.worker.threads import limit_threads
 from kernels.onednn import bfloat16_instructions
+from tests.reference import quiet
 
 from . import openvino_models
 from .arguments import make_parser, parse
@@ -117,20 +118,16 @@ def demo(args: Namespace, ours: Demo) -> None:
 
 
 def make_pipeline(dtype: torch.dtype) -> SanaPipeline:
-    pipeline = SanaPipeline.from_pretrained(locate_model("demo", ("",))[0], dtype=dtype)
+    with quiet():
+        pipeline = SanaPipeline.from_pretrained(locate_model("demo", ("",))[0], dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def generate(pipeline: SanaPipeline, args: Namespace) -> None:
-    pipeline(
-        PROMPT,
-        width=args.px,
-        height=args.px,
-        num_inference_steps=args.steps,
-        guidance_scale=GUIDANCE,
-        use_resolution_binning=False,
-    )
+    size = dict(width=args.px, height=args.px, use_resolution_binning=False)
+    with quiet():
+        pipeline(PROMPT, num_inference_steps=args.steps, guidance_scale=GUIDANCE, **size)
 
 
 def openvino_pipeline(pipeline: SanaPipeline, args: Namespace) -> SanaPipeline:

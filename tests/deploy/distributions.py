@@ -12,7 +12,9 @@ from .dockerfile import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 OPTIONAL = [Requirement(text) for name in ("s3", "otel", "postgres") for text in PROJECT["optional-dependencies"][name]]
-EXTRAS = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
+TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
+EXTRAS = [*OPTIONAL, *TEST]
+"""What `make test` installs; `bench-cpu` is for one benchmark and not pinned."""
 
 
 def names_with_dependencies(requirements: list[Requirement]) -> list[str]:

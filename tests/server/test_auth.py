@@ -164,7 +164,7 @@ def test_cors_only_for_allowed_origins() -> None:
         response = await client.get("/health", headers={"origin": "https://page.example"})
         exposed = response.headers["access-control-expose-headers"]
         assert all(name in exposed for name in ("x-request-id", "x-ignored-params", "x-ratelimit-remaining-requests"))
-        for other_headers in ({"origin": "https://other.example"}, {"access-control-request-method": "DELETE"}):
+        for other_headers in ({"origin": "https://other.example"}, {"access-control-request-method": "PUT"}):
             refused = await client.options("/v1/images/generations", headers={**preflight, **other_headers})
             assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
             assert refused.headers["x-request-id"]

@@ -20,5 +20,5 @@ def test_hung_load_ends_start(tmp_path: Path) -> None:
     *lines, last = ended.stderr.splitlines()
     assert (ended.returncode, ended.stdout) == (1, "")
     assert last == "sana: engine process 0 was not ready within 4 s; allow more with --start-seconds"
-    assert len(lines) >= 2
-    assert all(re.search(r"INFO engine.replica engine process 0 is still loading after [123]", line) for line in lines)
+    loading = re.compile(r"INFO engine.replica engine process 0 is still loading after [123]")
+    assert sum(bool(loading.search(line)) for line in lines) >= 2
