@@ -1,6 +1,7 @@
 """Clients that half-close after their request are answered; clients that leave are noticed as soon as before."""
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -148,6 +149,24 @@ def test_client_that_leaves_is_noticed_at_once(slow: tuple[SlowApp, int], path: 
     while not app.ends:
         time.sleep(0.01)
     assert time.monotonic() - left < SLOW_SECONDS / 2
+    assert app.ends == ["left"]
+
+
+@pytest.mark.parametrize("path", ["stream", "whole"])
+def test_client_that_closes_after_half_close_is_noticed(slow: tuple[SlowApp, int], path: str) -> None:
+    """As HAProxy does: the first probe arrives before the socket is closed."""
+    app, port = slow
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"GET /{path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+        time.sleep(0.1)
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+        connection.settimeout(0.1)
+        with contextlib.suppress(TimeoutError):
+            while connection.recv(65536):  # closing with unread data would reset the connection
+                pass
+    while not app.ends:
+        time.sleep(0.01)
     assert app.ends == ["left"]
 
 
