@@ -8,7 +8,8 @@ import torch
 from ..host import available_cpus, thread_count
 
 WORTHWHILE = 1.1
-"""Factor by which more threads must be faster than fewer. The cores that they leave decode, compress and serve."""
+"""Factor by which fewer threads must be faster than more: measurements vary, and a server that is starting uses a core
+beside them, which slows more threads down. Waiting threads sleep, so more of them cost other programs little."""
 
 
 def limit_threads(processes: int = 1) -> str:
@@ -33,28 +34,28 @@ def is_set_by_user() -> bool:
     return bool(os.environ.get("OMP_NUM_THREADS"))
 
 
-def tune_threads(step_seconds: Callable[[], float]) -> str:
+def tune_threads(image_seconds: Callable[[], float]) -> str:
     """Lowers torch's number of threads to the fastest, and returns a sentence with the measurements.
 
-    A small step is faster on one thread: the others would be woken for every operation.
+    A small image is faster on one thread: the others would be woken for every operation.
 
     Args:
-        step_seconds: measures a step with the present number of threads.
+        image_seconds: measures an image with the present number of threads.
     """
 
     def measure(threads: int) -> float:
         torch.set_num_threads(threads)
-        return step_seconds()
+        return image_seconds()
 
     seconds = measure_threads(torch.get_num_threads(), measure)
-    threads = fewest_fast(seconds)
+    threads = most_fast(seconds)
     torch.set_num_threads(threads)
     measured = ", ".join(f"{1000 * seconds[n]:.3g} ms on {n}" for n in sorted(seconds))
-    return f"{threads} CPU threads (a step takes {measured})"
+    return f"{threads} CPU threads (an image takes {measured})"
 
 
 def measure_threads(limit: int, measure: Callable[[int], float]) -> dict[int, float]:
-    """Seconds of a step by number of threads: `limit`, its half and so on, until fewer are slower."""
+    """Seconds of an image by number of threads: `limit`, its half and so on, until fewer are slower."""
     seconds: dict[int, float] = {}
     threads = limit
     while threads and (not seconds or min(seconds.values()) * WORTHWHILE >= seconds[min(seconds)]):
@@ -63,7 +64,7 @@ def measure_threads(limit: int, measure: Callable[[int], float]) -> dict[int, fl
     return seconds
 
 
-def fewest_fast(seconds: dict[int, float]) -> int:
-    """The smallest number of threads that is within `WORTHWHILE` of the fastest."""
+def most_fast(seconds: dict[int, float]) -> int:
+    """The largest number of threads that is within `WORTHWHILE` of the fastest."""
     fastest = min(seconds.values())
-    return min(threads for threads, taken in seconds.items() if taken <= fastest * WORTHWHILE)
+    return max(threads for threads, taken in seconds.items() if taken <= fastest * WORTHWHILE)

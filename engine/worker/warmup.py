@@ -27,7 +27,7 @@ def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
     large, small = (warmup_task(model, prompt, part) for prompt, part in (("a cat", side), ("a dog", side // 2)))
     encodes = [seconds_of(partial(runner.encode, (task,)), runner) for task in (large, small)]
     if runner.device.type == "cpu" and not is_set_by_user():
-        log.info("computing with %s", tune_threads(partial(fastest, partial(runner.denoise, (large,)), runner)))
+        log.info("computing with %s", tune_threads(partial(image_seconds, runner, large)))
     steps, decodes = [], []
     for task in (small, large):
         steps.append((task.tokens, fastest(partial(runner.denoise, (task,)), runner)))
@@ -35,6 +35,16 @@ def measure_costs(runner: ModelRunner, model: ModelInfo) -> CostModel:
         decodes.append((task.pixels, fastest(partial(decode, runner, task), runner)))
     run_unguided(runner, model, side // 2)
     return CostModel(encodes[-1], *fit_line(steps), *fit_line(decodes))
+
+
+def image_seconds(runner: ModelRunner, task: ImageTask) -> float:
+    """Seconds of an image's steps and decode. A decode gains more from threads than a small step does."""
+    task.step = 0
+    step = fastest(partial(runner.denoise, (task,)), runner)
+    task.step = task.params.num_inference_steps
+    seconds = task.step * step + fastest(partial(decode, runner, task), runner)
+    task.step = 0
+    return seconds
 
 
 def run_unguided(runner: ModelRunner, model: ModelInfo, side: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.host import CPUs
-from engine.worker.threads import fewest_fast, limit_threads, measure_threads
+from engine.worker.threads import limit_threads, measure_threads, most_fast
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,17 +18,17 @@ ROOT = Path(__file__).parents[3]
     ("seconds", "measured", "chosen"),
     [
         ({2: 0.030, 1: 0.015}, {2, 1}, 1),  # the demo on two cores: waking the second thread costs more than it does
-        ({2: 0.145, 1: 0.150}, {2, 1}, 1),  # not worth a core
+        ({2: 0.150, 1: 0.145}, {2, 1}, 2),  # within what measurements vary
         ({2: 0.8, 1: 1.5}, {2, 1}, 2),
         ({64: 1.0, 32: 0.9, 16: 1.5, 8: 3.0}, {64, 32, 16}, 32),  # stops at the first that is slower
         ({6: 1.0, 3: 1.9, 1: 4.0}, {6, 3}, 6),
         ({1: 1.0}, {1}, 1),
     ],
 )
-def test_threads_fewest_of_fastest(seconds: dict[int, float], measured: set[int], chosen: int) -> None:
+def test_threads_most_of_fastest(seconds: dict[int, float], measured: set[int], chosen: int) -> None:
     found = measure_threads(max(seconds), seconds.__getitem__)
     assert set(found) == measured
-    assert fewest_fast(found) == chosen
+    assert most_fast(found) == chosen
 
 
 @pytest.mark.parametrize(
