@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 
 from engine import InvalidParams
 
+from ..batches.objects import BatchList, BatchObject
 from ..body import read_json
 from ..http_errors import NoSuchBatchObject, printable
-from ..schemas import BatchList, BatchObject
 from .uploads import enabled, expiry, listing, no_such_file, page_limit
 
 router = APIRouter()

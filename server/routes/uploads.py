@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from engine import InvalidParams
 
+from ..batches.objects import DeletedFile, FileList, FileObject
 from ..http_errors import BatchesDisabled, BatchStoreFull, BodyTooLarge, NoSuchBatchObject, printable
-from ..schemas import DeletedFile, FileList, FileObject
 from ..upload_form import read_form
 
 if TYPE_CHECKING:
