@@ -34,8 +34,7 @@ def rms_norm(
         [..., C] in the dtype of weight.
     """
     if not uses_kernels(x):
-        large = x.numel() > 2 * CHUNK and not x.requires_grad
-        return (rms_norm_chunks if large else rms_norm_at_once)(x, weight, bias, eps, residual, act)
+        return rms_norm_by_torch(x, weight, bias, eps, residual, act)
     width = x.shape[-1]
     x = x.contiguous()
     out = torch.empty_like(x, dtype=weight.dtype)
@@ -58,7 +57,7 @@ def rms_norm(
     return out
 
 
-def rms_norm_at_once(
+def rms_norm_by_torch(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
@@ -66,26 +65,16 @@ def rms_norm_at_once(
     residual: torch.Tensor | None,
     act: str | None,
 ) -> torch.Tensor:
-    """The op in plain torch; arguments and result as in `rms_norm`."""
-    out = activation_reference(rms_norm_reference(x, weight, bias, eps), act)
-    return out if residual is None else out + residual
-
-
-def rms_norm_chunks(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    eps: float,
-    residual: torch.Tensor | None,
-    act: str | None,
-) -> torch.Tensor:
-    """`rms_norm_at_once`, a few rows after the other."""
+    """The op in plain torch, large tensors a few rows after the other; arguments and result as in `rms_norm`."""
+    step = max(1, CHUNK // x.shape[-1])
+    if x.numel() <= 2 * step * x.shape[-1] or x.requires_grad:
+        out = activation_reference(rms_norm_reference(x, weight, bias, eps), act)
+        return out if residual is None else out + residual
     rows, added = x.flatten(0, -2), None if residual is None else residual.flatten(0, -2)
     out = torch.empty(rows.shape, dtype=weight.dtype, device=x.device)
-    step = max(1, CHUNK // rows.shape[1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        out[part] = rms_norm_at_once(rows[part], weight, bias, eps, None if added is None else added[part], act)
+        out[part] = rms_norm_by_torch(rows[part], weight, bias, eps, None if added is None else added[part], act)
     return out.view(x.shape)
 
 

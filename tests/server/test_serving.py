@@ -46,7 +46,7 @@ def test_invalid_address_is_one_line(host: str, port: int, words: str, capsys: p
         ("--files s3:///prefix", "without a bucket"),
         ("--files s3:bucket", "--files must be a folder or s3://BUCKET/PREFIX, got 's3:bucket'"),
         ("--files gs://bucket/prefix", "--files must be a folder or s3://BUCKET/PREFIX"),
-        ("--files file:///tmp/files", "--files must be a folder or s3://BUCKET/PREFIX"),
+        ("--files file:///srv/files", "--files must be a folder or s3://BUCKET/PREFIX"),
         ("--files=", "--files must be a folder or s3://BUCKET/PREFIX, got ''"),
         ("--api-key=", "an API key must be printable ASCII"),
         ("--api-key=\u00fcber", "an API key must be printable ASCII"),
