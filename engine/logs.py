@@ -42,6 +42,7 @@ def configure_logs(level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # one line per request of the hub's client and of webhooks
     logging.captureWarnings(True)  # so that warnings are log lines too
 
 

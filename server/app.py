@@ -145,11 +145,13 @@ def open_batches(config: ServerConfig, state: State) -> "BatchRunner | None":
     """The batches of --data or --database; None without either. Raises SanaError if they cannot be opened."""
     place = config.data or config.database
     if place is None:
+        if config.webhook_url is not None:
+            raise SanaError("--webhook-url tells of the end of batches, so it needs --data or --database")
         return None
     if config.data and config.database:
         raise SanaError("--data and --database exclude each other: batches are in one of them")
     if config.webhook_url is not None:
-        check_url("--webhook-url", config.webhook_url)
+        check_url("--webhook-url", config.webhook_url, query=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # before its import, which logs
     from .batches.database import Database  # here, because a server without batches needs no database library
     from .batches.runner import BatchRunner

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from engine import SanaError
 
+from .urls import server_url
+
 TIMEOUT_SECONDS = 600.0
 
 
@@ -37,7 +39,8 @@ async def measure(args: argparse.Namespace) -> int:
     limits = httpx2.Limits(max_connections=args.concurrency)
     results = Results()
     seeds = iter(range(args.requests))
-    async with httpx2.AsyncClient(base_url=args.url, headers=headers, timeout=TIMEOUT_SECONDS, limits=limits) as client:
+    url = server_url(args.url)
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS, limits=limits) as client:
         started = time.perf_counter()
         with tqdm(total=args.requests, unit="image", file=sys.stderr, dynamic_ncols=True) as bar:
 

@@ -66,11 +66,17 @@ def generate(args: argparse.Namespace) -> int:
 
 def batch(args: argparse.Namespace) -> int:
     from .prompt_files import generate_prompts
+    from .request_params import check_size_text
 
+    check_size_text(args.size)  # before minutes of loading
     names = ("size", "num_inference_steps", "guidance_scale")
     defaults = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     engine = dataclasses.replace(engine_config(args), log_level="critical")  # errors are lines of a file
-    return asyncio.run(generate_prompts(engine, args.file, args.out, defaults))
+    try:
+        return asyncio.run(generate_prompts(engine, args.file, args.out, defaults))
+    except KeyboardInterrupt:
+        print("sana: the same command generates what is missing", file=sys.stderr)
+        raise
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -156,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_size_flags(command)
     add_guidance_flag(command)
     command.add_argument("--url", help="evaluate this running server; OPENAI_API_KEY holds its key")
-    each_help = "prompts of each of the six kinds (default: %(default)s)"
+    each_help = "prompts of each of the eight kinds (default: %(default)s)"
     command.add_argument("--each", type=positive, default=30, help=each_help)
     command.add_argument("--seed", type=int, default=0, help="seed of the first image (default: %(default)s)")
     out_help = "contact sheet to write, a PNG file (default: %(default)s)"
@@ -192,10 +198,9 @@ def add_guidance_flag(command: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """The integer that `text` is. Raises ValueError below 1."""
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return value
 
 

@@ -56,10 +56,15 @@ async def generate_prompts(config: EngineConfig, file: Path, out: Path, defaults
     """
     try:
         total = sum(1 for _ in read_entries(file))
+    except UnicodeDecodeError:
+        raise SanaError(f"{file} must be in UTF-8; save it in that encoding") from None
+    except OSError as error:
+        raise SanaError(f"cannot read {file}: {error.strerror}") from None
+    try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ERRORS).unlink(missing_ok=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"cannot read {file} or write {out}: {error}") from None
+    except OSError as error:
+        raise OutputError(f"cannot write into {out}: {error.strerror}") from None
     if not total:
         raise SanaError(f"{file} must hold at least one prompt, but has none")
     print(f"sana: loading {config.model}", file=sys.stderr)
@@ -78,7 +83,9 @@ async def generate_prompts(config: EngineConfig, file: Path, out: Path, defaults
         raise errors.exceptions[0] from None
     finally:
         await engine.stop()
-    print(f"sana: {total - run.failed} of {total} prompts are done in {out}", file=sys.stderr)
+    there = f" ({run.existing} were there before)" if run.existing else ""
+    why = f"; {run.failed} failed: see {out / ERRORS}" if run.failed else ""
+    print(f"sana: {total - run.failed} of {total} prompts are done in {out}{there}{why}", file=sys.stderr)
     return 1 if run.failed else 0
 
 
@@ -88,7 +95,7 @@ class Run:
     def __init__(
         self, engine: EngineClient, model: ModelInfo, out: Path, defaults: dict[str, Any], bar: "tqdm[Any]"
     ) -> None:
-        self.failed = 0
+        self.failed = self.existing = 0
         self._engine, self._model, self._out, self._defaults, self._bar = engine, model, out, defaults, bar
         self._names: set[str] = set()
 
@@ -102,7 +109,9 @@ class Run:
             self._names.add(entry.name)
             params = self._params(entry)
             paths = [self._out / name for name in image_names(entry.name, params)]
-            if not all(path.exists() for path in paths):
+            if all(path.exists() for path in paths):
+                self.existing += 1
+            else:
                 async with contextlib.aclosing(self._engine.generate(params)) as events:
                     async for event in events:
                         if isinstance(event, Finished):
@@ -117,9 +126,9 @@ class Run:
 
     def _params(self, entry: Entry) -> GenerationParams:
         fields = {**self._defaults, **{name: value for name, value in entry.fields.items() if value is not None}}
-        body, unknown = parse_generation(fields)
-        if unknown:
-            raise SanaError(f"unknown fields: {', '.join(unknown)[:200]}")
+        body, _ = parse_generation(fields)  # others are ignored, as by the server
+        if body.stream:
+            raise SanaError("stream must be false in a batch")
         values = {name: getattr(body, name) for name in FIELDS}
         params = resolve_params(self._model, body.prompt, size=body.size, quality=body.quality, **values)
         return replace(params, background=True)

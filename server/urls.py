@@ -31,18 +31,24 @@ class ProxyError(SanaError):
     """A trusted proxy is no address."""
 
 
-def check_url(flag: str, url: str) -> None:
-    """Raises URLError unless `url` is http://HOST or https://HOST, with a port and a path at most."""
+def check_url(flag: str, url: str, query: bool = False) -> None:
+    """Raises URLError unless `url` is http(s)://HOST with a port, a path and, if `query`, a query at most."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in DEFAULT_PORTS and HOST.fullmatch(parts.netloc) and parts.port != 0
         valid = bool(valid and PATH.fullmatch(parts.path))
     except ValueError:  # a port above 65535, or half of a bracket
         valid = False
-    if not valid or re.search(r"[?#\s]", url):
+    if not valid or re.search(r"[#\s]" if query else r"[?#\s]", url):
         rest = re.sub("^https?:/*", "", url)
         hint = f"; did you mean https://{rest}?" if HOST.match(rest) and "//" not in url else ""
         raise URLError(f"{flag} must be like https://example.org or https://example.org/path, got {url!r}{hint}")
+
+
+def server_url(url: str) -> str:
+    """The URL of a server, from that or from a client's base URL, which ends in /v1. Raises URLError."""
+    check_url("the server's URL", url)
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def trusted_addresses(proxies: Sequence[str]) -> list[str]:

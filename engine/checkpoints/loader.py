@@ -73,7 +73,9 @@ def choose_device(name: str) -> torch.device:
     if kind != "cuda" or not (index.isdecimal() or name == "cuda"):
         raise DeviceError(f"device must be auto, cpu, mps, cuda or cuda:<index>, got {name!r}")
     if int(index or 0) >= count:
-        raise DeviceError(f"device {name} does not exist: torch {torch.__version__} finds {count} CUDA devices")
+        raise DeviceError(
+            f"device {name} does not exist: torch {torch.__version__} finds {count} CUDA devices; use cpu"
+        )
     device = torch.device("cuda", int(index or 0))
     capability = torch.cuda.get_device_capability(device)
     if capability < MIN_CAPABILITY:

@@ -81,7 +81,7 @@ def serve(
         from .core import EngineCore  # here, because the client imports this module and must not import torch
         from .threads import limit_threads
 
-        processes = sum(device in ("cpu", "auto") for device in config.devices)
+        processes = max(1, sum(device in ("cpu", "auto") for device in config.devices))
         log.info("limited to %s", limit_threads(processes), extra={"worker": index})
         core = EngineCore(config, send, index)
     except SanaError as error:

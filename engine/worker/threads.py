@@ -50,8 +50,8 @@ def tune_threads(image_seconds: Callable[[], float]) -> str:
     seconds = measure_threads(torch.get_num_threads(), measure)
     threads = most_fast(seconds)
     torch.set_num_threads(threads)
-    measured = ", ".join(f"{1000 * seconds[n]:.3g} ms on {n}" for n in sorted(seconds))
-    return f"{threads} CPU threads (an image takes {measured})"
+    measured = ", ".join(f"{1000 * seconds[n]:.0f} ms on {n}" for n in sorted(seconds))
+    return f"{threads} CPU threads (an image takes {measured}; fewer must be {WORTHWHILE} times as fast)"
 
 
 def measure_threads(limit: int, measure: Callable[[int], float]) -> dict[int, float]:

@@ -151,7 +151,8 @@ def lock_folder(folder: Path) -> IO[str] | None:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise SanaError(f"cannot use --data {folder}: {error.strerror}") from None
+        reason = "it is no folder" if folder.exists() and not folder.is_dir() else error.strerror
+        raise SanaError(f"cannot use --data {folder}: {reason}") from None
     try:
         import fcntl
     except ImportError:  # Windows

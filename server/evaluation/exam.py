@@ -18,6 +18,7 @@ from PIL import Image
 from engine import EngineClient, EngineConfig, Finished, SanaError
 
 from ..request_params import resolve_params
+from ..urls import server_url
 from .suite import KINDS, tasks
 from .task import Task
 
@@ -56,7 +57,7 @@ async def examine_url(url: str, settings: ExamSettings, api_key: str = "") -> li
         "response_format": "b64_json",
     }
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+    async with httpx2.AsyncClient(base_url=server_url(url), headers=headers, timeout=TIMEOUT_SECONDS) as client:
 
         async def generate(prompt: str, seed: int) -> bytes:
             body = {"prompt": prompt, "seed": seed, **options}
