@@ -1,9 +1,14 @@
-"""Shared test set-up: Ctrl-C reaches the programs under test, and `gpu` tests are skipped without CUDA."""
+"""Shared test set-up: one thread per process, Ctrl-C reaches programs under test, `gpu` tests need CUDA."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
+
+# Of this process and the programs under test, which share the cores: small models lose more to threads that wait for
+# each other than they gain, a factor of seven on two cores. Set here because other conftest.py files import torch.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_configure() -> None:

@@ -54,7 +54,6 @@ def test_command_tiny_prints_figures(
         for op in {"rms_norm", "linear_attention", "cross_attention"} & vars(module).keys():
             monkeypatch.setattr(module, op, getattr(module, op))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the processes that some of them start
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     assert not importlib.import_module(name).main([*flags, "--tiny"])
     assert re.search(pattern, capsys.readouterr().out)

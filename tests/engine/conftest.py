@@ -1,6 +1,6 @@
 """Fixtures: checkpoints of every model family and diffusers' pipelines on them, created once per session."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -11,18 +11,6 @@ from diffusers import SanaPipeline, SanaSprintPipeline
 from ..checkpoints import FAMILIES, write_family
 from ..reference import load_reference, quiet
 from .worker.host_reads import HostReads
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small models lose more to thread synchronization than they gain: seven times slower on two cores.
-
-    Engine processes inherit the setting, since several share the cores in some tests.
-    """
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,7 @@ from .suite import KERNELS, MODEL_TESTS, OP_TESTS, start_tests
 
 def test_interpreted_kernels_match_formulas() -> None:
     """Two processes at once: the interpreter takes one core and its time."""
-    environment = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    children = [start_tests(tests, environment) for tests in (OP_TESTS, MODEL_TESTS)]
+    children = [start_tests(tests, {"TRITON_INTERPRET": "1"}) for tests in (OP_TESTS, MODEL_TESTS)]
     outputs = [child.communicate()[0] for child in children]
     executed: set[str] = set()
     for child, output in zip(children, outputs, strict=True):

@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("SANA_")},
     "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",  # a model this small is slower with more threads
 }
 
 
