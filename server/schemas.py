@@ -76,11 +76,11 @@ class ImageGenerationRequest(BaseModel):
 
     # accepted and ignored
     style: Annotated[Literal["vivid", "natural"], Word] | None = None
-    moderation: Annotated[Literal["auto", "low"], Word] | None = None
     complexity: Annotated[Literal["low", "medium", "high"], Word] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    max_tokens: int | None = None  # of chat; LiteLLM's health check adds it
+    moderation: Any = None
+    user: Any = None
+    safety_identifier: Any = None
+    max_tokens: Any = None  # of chat; LiteLLM's health check adds it
 
 
 class TokenDetails(BaseModel):

@@ -32,8 +32,10 @@ SYNONYMS = {
         *("model_id", "model_name", "base_model", "checkpoint", "checkpoint_name", "ckpt_name", "engine", "engine_id"),
     ),
     "output_format": (
-        *("format", "image_format", "file_format", "file_type", "mime_type", "output_mime_type", "response_mime_type"),
+        *("format", "image_format", "file_format", "file_type", "image_type", "output_type"),
+        *("mime_type", "output_mime_type", "response_mime_type", "image_mime_type"),
     ),
+    "response_format": ("image_encoding",),
     "output_compression": ("output_quality", "image_quality", "jpeg_quality", "webp_quality", "compression_quality"),
 }
 """Synonyms of each field. Its own name in another spelling, like guidanceScale, is one too."""
@@ -67,9 +69,17 @@ REFUSED = {
 }
 """Words in the names of what this server does not do, each with what is offered."""
 WRAPPERS = ("extra_body", "extra_params", "parameters", "options", "input", "inputs")
-HARMLESS = ("id", "name", "filename", "language")
-"""Words by which a name with `image` or `prompt` means no content, such as prompt_id."""
-NOTHING = ("", "auto", "none", "default", "null", "false", "off")
+CONTENT = ("image", "img", "photo", "picture", "reference", "ref", "prompt", "ip")
+HARMLESS = (
+    *("id", "ids", "name", "filename", "language", "lang", "version", "hash", "type", "title", "metadata", "user"),
+    *("client", "log", "save", "store", "echo"),
+)
+"""Words by which a name with a word of CONTENT means no content, such as prompt_id, user_ip or log_prompts."""
+BESIDE = ("cache", "callback")
+"""Words of names about the work, not the image, such as cache_control and callback_steps."""
+NOTHING = ("", "auto", "none", "default", "null", "false", "off", "srgb")
+NEUTRAL = {"clipskip": 1}
+"""Values of single names that leave their feature off."""
 
 
 def fold(name: str) -> str:
@@ -86,9 +96,21 @@ def refuse_unsupported(body: dict[str, Any], fields: Collection[str]) -> None:
     """Raises InvalidParams for what would change the image and cannot be honoured."""
     known = {*FIELDS, *map(fold, fields), *SIDES}
     for name, value in body.items():
-        if fold(name) not in known and not asks_nothing(value) and (offer := offer_instead(name, value)):
+        if fold(name) in known or asks_nothing(value):
+            continue
+        offer = offer_beside(value, known) if fold(name) in WRAPPED else offer_instead(name, value)
+        if offer:
             shown = printable(name)[:60]
             raise InvalidParams(f"Unknown parameter: '{shown}'. {offer}.", shown, "unknown_parameter")
+
+
+def offer_beside(value: object, known: Collection[str]) -> str | None:
+    """What to do instead of wrapping fields; None if no entry would change the image, as in {"use_cache": false}."""
+    if isinstance(value, dict) and not any(
+        fold(name) in known or (not asks_nothing(entry) and offer_instead(name, entry)) for name, entry in value.items()
+    ):
+        return None
+    return "Send its entries beside the prompt"
 
 
 def asks_nothing(value: object) -> bool:
@@ -102,14 +124,14 @@ def asks_nothing(value: object) -> bool:
 
 def offer_instead(name: str, value: object) -> str | None:
     """What to do instead of sending a field that would change the image; None for one that would not."""
-    if fold(name) in WRAPPED:
-        return "Send its entries beside the prompt"
+    if value == NEUTRAL.get(fold(name)):
+        return None
     words = [word.lower() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name[:200])]
-    if "cache" in words:  # such as cache_control
+    if any(word in BESIDE for word in words):
         return None
     for word in words:
         stem = word if word in OFFERS else word.removesuffix("s")
-        if stem in ("image", "img", "prompt") and not carries_content(stem, words, value):
+        if stem in CONTENT and not carries_content(stem, words, value):
             continue
         if stem in OFFERS:
             return OFFERS[stem]
@@ -118,6 +140,8 @@ def offer_instead(name: str, value: object) -> str | None:
 
 def carries_content(stem: str, words: list[str], value: object) -> bool:
     """Whether a field named after an image or a prompt holds one, unlike send_images=true or prompt_strength=0.8."""
+    if stem == "ip" and "adapter" in words:  # a kind of reference image, not an address
+        return True
     switch = isinstance(value, bool) and stem != "prompt"  # enhance_prompt=true changes the prompt
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return not (switch or number or any(word in HARMLESS for word in words))
@@ -129,9 +153,10 @@ def replace_synonyms(body: dict[str, Any], fields: Collection[str]) -> tuple[dic
     Raises InvalidParams for a synonym that contradicts its field.
     """
     targets = FIELDS | {fold(field): field for field in fields}
+    body = join_sides(body)
     replaced = {name: value for name, value in body.items() if name in fields}
     sent: dict[str, str] = {}
-    others = {name: value for name, value in join_sides(body).items() if name not in fields}
+    others = {name: value for name, value in body.items() if name not in fields}
     for name, value in others.items():
         field = targets.get(fold(name), name)
         if field not in replaced or (field == "size" and is_default_size(replaced[field])):

@@ -44,6 +44,10 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"initialSeed": 7}, {"seed": 7}),
     ({"outputMimeType": "image/jpeg"}, {"output_format": "jpeg"}),
     ({"output_quality": 70}, {"output_compression": 70}),
+    ({"size": {"width": 640, "height": 480}}, {"size": "640x480"}),
+    ({"image_type": "webp"}, {"output_format": "webp"}),
+    ({"image_mime_type": "image/webp"}, {"output_format": "webp"}),
+    ({"image_encoding": "base64"}, {"response_format": "b64_json"}),
 ]
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"image": "data:image/png;base64,AA=="}, "image", "from text alone"),
@@ -90,6 +94,10 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": {"seed": 1}}, "input", "beside the prompt"),
     ({"width": 640}, "width", "width and height"),
     ({"height": 640, "size": "640x640"}, "height", "width and height"),
+    ({"color_space": "adobe-rgb"}, "color_space", "prompt"),
+    ({"reference_url": "https://example.org/a.png"}, "reference_url", "from text alone"),
+    ({"options": {"wait_for_model": True, "scheduler": "euler"}}, "options", "beside the prompt"),
+    ({"inputs": "a cat"}, "inputs", "beside the prompt"),
 ]
 NOTHING: list[dict[str, Any]] = [
     {"image": ""},
@@ -118,6 +126,23 @@ HARMLESS: list[dict[str, Any]] = [
     {"generation_id": "x"},
     {"webhook": "https://example.org"},
     {"iterations": 1},
+    {"client_reference_id": "x"},
+    {"reference_id": "x"},
+    {"image_ids": ["x"]},
+    {"user_ip": "203.0.113.7"},
+    {"client_ip": "203.0.113.7"},
+    {"prompt_version": "3"},
+    {"prompt_hash": "ab"},
+    {"prompt_lang": "de"},
+    {"image_title": "cat"},
+    {"image_metadata": {"a": "b"}},
+    {"log_prompts": True},
+    {"save_prompt": True},
+    {"store_prompts": True},
+    {"callback_steps": 1},
+    {"clip_skip": 1},
+    {"color_space": "sRGB"},
+    {"options": {"wait_for_model": True, "use_cache": False}},
 ]
 CONTRADICTIONS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"steps": 9, "num_inference_steps": 10}, "num_inference_steps", ["steps", "num_inference_steps"]),
