@@ -12,6 +12,8 @@ DRAINED_BODIES = 16
 """Times the limit that a too large body is still read, and dropped: a client that is sending reads no response."""
 COMPRESSED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "zlib": b"\x78\x9c"}
 """First bytes of compressed data: some clients compress without saying so, and JSON never begins like this."""
+MAX_LEVELS = 32
+"""Depth of nested objects and arrays. The deepest valid request has three."""
 BODY_SECONDS = 30.0  # a prompt is small: a slower client only holds the connection
 
 
@@ -24,9 +26,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     if content_type != "application/json":
         message = f"Content-Type must be application/json, got {content_type or 'none'}"
         raise UnsupportedContentType(message)
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedEncoding(f"the body must not be compressed, got Content-Encoding {encoding[:40]}")
+    check_encoding(request)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await read_body(request, limit)
@@ -36,15 +36,41 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
         if body.startswith(magic):
             raise UnsupportedEncoding(f"the body must not be compressed, got {name} data")
     try:
-        value = json.loads(body.decode("utf-8-sig"))
+        value = parse_json(body)
     except UnicodeDecodeError as error:
         wrong = f"{body[error.start]:#04x} at position {error.start}"
         raise InvalidBody(f"the body must be valid JSON in UTF-8, got the byte {wrong}") from None
-    except (ValueError, RecursionError) as error:  # RecursionError: nested deeper than any valid request
+    except ValueError as error:
         raise InvalidBody(f"the body must be valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidBody('the body must be a JSON object, like {"prompt": "a cat"}')
     return {name: entry for name, entry in value.items() if entry is not None}
+
+
+def check_encoding(request: Request) -> None:
+    """Raises UnsupportedEncoding if the body is declared as compressed."""
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding(f"the body must not be compressed, got Content-Encoding {encoding[:40]}")
+
+
+def parse_json(data: bytes) -> Any:
+    """The JSON value. Raises ValueError, also for one nested so deeply that code that walks it could fail."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+        if not is_deeper(value, MAX_LEVELS):
+            return value
+    except RecursionError:
+        pass
+    raise ValueError(f"it must not be nested more than {MAX_LEVELS} levels deep")
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Whether objects and arrays are nested in each other more than `levels` deep."""
+    if not isinstance(value, dict | list):
+        return False
+    entries = value.values() if isinstance(value, dict) else value
+    return not levels or any(is_deeper(entry, levels - 1) for entry in entries)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from engine import EngineClient, EngineConfig, EngineUnavailable, Finished, GenerationParams, ModelInfo, SanaError
 
+from .body import parse_json
 from .request_params import resolve_params
 from .schemas import parse_generation
 from .writing import OutputError, write_whole
@@ -153,8 +154,8 @@ def parse_entry(number: int, line: str) -> Entry:
     if not line.startswith("{"):
         return Entry(number, name, {"prompt": line})
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line.encode())
+    except ValueError as error:
         return Entry(number, name, {}, f"the line begins like JSON and is not: {error}")
     body, custom_id = value.get("body", value), value.get("custom_id", name)
     if not isinstance(body, dict):

@@ -1,25 +1,36 @@
 """Reads a multipart/form-data body of one file and some fields, piece by piece: the file is never in memory."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from .body import BODY_SECONDS
+from .body import BODY_SECONDS, check_encoding
 from .http_errors import BodyTooLarge, InvalidBody, RequestTooSlow, UnsupportedContentType
 
 MAX_FIELD_BYTES = 10_000
 MAX_PARTS = 20
+MAX_HEADER_BYTES = 4000  # of a part; older versions of the parser know no limit
+PLAIN = ("", "7bit", "8bit", "binary")
+"""Values of Content-Transfer-Encoding by which the content is sent as it is."""
+LONG_NAME = re.compile(rb"filename\*=utf-8'[^']*'([^;]*)", re.IGNORECASE)
+"""A name of other than ASCII letters as older clients send it (RFC 5987), which the parser drops."""
 Event = tuple[str, bytes]
 
 
-async def read_form(request: Request, limit: int, write: Callable[[bytes], Awaitable[None]]) -> dict[str, str]:
-    """The fields of the form. The content of its part `file` goes to `write`; its name is in the field `filename`.
+async def read_form(
+    request: Request, limit: int, write: Callable[[bytes], Awaitable[None]]
+) -> tuple[dict[str, str], str | None]:
+    """The fields of the form, and the name of its file, the part `file`; None without one. `write` gets its content.
 
-    Raises UnsupportedContentType, BodyTooLarge beyond `limit` bytes, RequestTooSlow or InvalidBody.
+    Raises UnsupportedContentType, UnsupportedEncoding, BodyTooLarge beyond `limit` bytes, RequestTooSlow or
+    InvalidBody.
     """
+    check_encoding(request)
     parts = FormParts(request)
     size = 0
     async for piece in pieces_in_time(request):
@@ -29,7 +40,7 @@ async def read_form(request: Request, limit: int, write: Callable[[bytes], Await
         for data in parts.feed(piece):
             await write(data)
     parts.finish()
-    return parts.fields
+    return parts.fields, parts.filename
 
 
 async def pieces_in_time(request: Request) -> AsyncGenerator[bytes]:
@@ -53,6 +64,7 @@ class FormParts:
             shown = kind.decode("latin-1")[:100] or "none"
             raise UnsupportedContentType(f"Content-Type must be multipart/form-data with a boundary, got {shown}")
         self.fields: dict[str, str] = {}
+        self.filename: str | None = None
         self._events: list[Event] = []
         callbacks = {
             "on_part_begin": lambda: self._events.append(("part", b"")),
@@ -67,6 +79,7 @@ class FormParts:
         except FormParserError as error:
             raise InvalidBody(f"the body must be valid multipart/form-data: {error}") from None
         self._header = [b"", b""]
+        self._header_bytes = 0
         self._part = ""
         self._count = 0
         self._ended = False
@@ -91,11 +104,14 @@ class FormParts:
     def _is_file(self, kind: str, data: bytes) -> bool:
         """Takes one event of the parser, and returns whether it is data of the file."""
         if kind == "part":
-            self._part, self._header, self._count = "", [b"", b""], self._count + 1
+            self._part, self._header, self._header_bytes, self._count = "", [b"", b""], 0, self._count + 1
             if self._count > MAX_PARTS:
                 raise InvalidBody(f"the form must have at most {MAX_PARTS} parts")
         elif kind in ("name", "value"):
             self._header[kind == "value"] += data
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                raise InvalidBody(f"the headers of a part of the form must not exceed {MAX_HEADER_BYTES} bytes")
         elif kind == "header":
             self._take_header()
         elif kind == "end":
@@ -110,10 +126,17 @@ class FormParts:
 
     def _take_header(self) -> None:
         (name, value), self._header = self._header, [b"", b""]
-        if name.lower() == b"content-disposition":
-            _, options = parse_options_header(value)
-            self._part = options.get(b"name", b"").decode("utf-8", "replace")
-            if self._part == "file":
-                self.fields["filename"] = options.get(b"filename", b"").decode("utf-8", "replace")
-            else:
-                self.fields[self._part] = ""
+        if name.lower() == b"content-transfer-encoding" and (shown := value.decode("latin-1")).lower() not in PLAIN:
+            raise InvalidBody(f"Content-Transfer-Encoding must be binary, got {shown[:40]}")
+        if name.lower() != b"content-disposition":
+            return
+        _, options = parse_options_header(value)
+        self._part = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._part != "file":
+            self.fields[self._part] = ""
+            return
+        if self.filename is not None:
+            raise InvalidBody("the form must have one part named 'file', got two")
+        long_name = LONG_NAME.search(value)
+        filename = unquote_to_bytes(long_name[1]) if long_name else options.get(b"filename", b"")
+        self.filename = filename.decode("utf-8", "replace")

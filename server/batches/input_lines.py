@@ -1,8 +1,10 @@
 """The lines of an uploaded file: splitting them in bounded memory, and the errors that fail a whole batch."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from ..body import parse_json
+from .schema import storable
 
 MAX_CUSTOM_ID_CHARS = 512
 
@@ -59,14 +61,9 @@ def body_of(line: bytes) -> dict[str, Any]:
 
 def parse_object(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        value = parse_json(line)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise LineError("invalid_json_line", "This line is not parseable as valid JSON.")
     return value
-
-
-def storable(text: str) -> bool:
-    """Whether PostgreSQL can store the text: no NUL, no half of a surrogate pair."""
-    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)

@@ -11,7 +11,7 @@ from sqlalchemy import Row, case, func, insert, select, tuple_, update
 from engine import InvalidParams
 
 from .database import Database
-from .schema import batches
+from .schema import batches, storable, stored_id
 
 ENDPOINTS = ("/v1/images/generations",)
 WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
@@ -53,7 +53,7 @@ class Jobs:
 
     def find(self, tenant: str, batch_id: str) -> Row[Any] | None:
         with self._database.read() as connection:
-            mine = (batches.c.id == batch_id, batches.c.tenant == tenant)
+            mine = (batches.c.id == stored_id(batch_id), batches.c.tenant == tenant)
             return connection.execute(select(batches).where(*mine)).one_or_none()
 
     def page(self, tenant: str, after: str | None, limit: int) -> tuple[list[Row[Any]], bool]:
@@ -61,7 +61,7 @@ class Jobs:
         with self._database.read() as connection:
             query = select(batches).where(batches.c.tenant == tenant)
             if after is not None:
-                last = select(batches.c.created_at, batches.c.id).where(batches.c.id == after)
+                last = select(batches.c.created_at, batches.c.id).where(batches.c.id == stored_id(after))
                 start = connection.execute(last.where(batches.c.tenant == tenant)).one_or_none()
                 if start is None:
                     return [], False
@@ -75,7 +75,7 @@ class Jobs:
         with self._database.write() as connection:
             now = int(self._database.now(connection))
             active = batches.c.status.in_(("validating", "in_progress"))
-            mine = (batches.c.id == batch_id, batches.c.tenant == tenant, active)
+            mine = (batches.c.id == stored_id(batch_id), batches.c.tenant == tenant, active)
             connection.execute(update(batches).where(*mine).values(status="cancelling", cancelling_at=now))
 
     def waiting_lines(self) -> int:
@@ -103,7 +103,8 @@ def check_metadata(metadata: object) -> str | None:
     limits = "metadata must be an object of at most 16 texts of up to 512 characters, under keys of up to 64"
     if not isinstance(metadata, Mapping) or len(metadata) > 16:
         raise InvalidParams(limits, "metadata")
-    for key, value in metadata.items():
-        if not isinstance(value, str) or len(value) > 512 or not 1 <= len(key) <= 64:
-            raise InvalidParams(f"{limits}; {key[:64]!r} is not", "metadata")
+    for name, value in metadata.items():
+        valid = isinstance(value, str) and len(value) <= 512 and 1 <= len(name) <= 64
+        if not valid or not storable(name + value):
+            raise InvalidParams(f"{limits}; {name[:64]!r} is not", "metadata")
     return json.dumps(metadata)

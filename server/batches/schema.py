@@ -100,3 +100,13 @@ servers = Table(
     Column("id", Text, primary_key=True),
     Column("seen_at", Float, nullable=False),  # its leases, the rows it owns, are valid for LEASE_SECONDS after that
 )
+
+
+def storable(text: str) -> bool:
+    """Whether both databases can store the text: no NUL, no half of a surrogate pair."""
+    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+def stored_id(text: str) -> str:
+    """The text as an id to look up. One that no database can hold becomes "", which no row has."""
+    return text if storable(text) else ""

@@ -9,7 +9,7 @@ from sqlalchemy import Row, func, insert, select, tuple_, update
 
 from ..responses import IMAGE_FIELD, PIECE_BYTES
 from .database import Database
-from .schema import batches, chunks, files, images, lines
+from .schema import batches, chunks, files, images, lines, stored_id
 
 PAGE_LINES = 100
 UPLOAD_SECONDS = 86_400
@@ -54,13 +54,13 @@ class StoredFiles:
         """The file, unless it is unknown, expired or another key's."""
         with self._database.read() as connection:
             alive = files.c.expires_at > self._database.now(connection)
-            mine = (files.c.id == file_id, files.c.tenant == tenant, files.c.status == "processed", alive)
+            mine = (files.c.id == stored_id(file_id), files.c.tenant == tenant, files.c.status == "processed", alive)
             return connection.execute(select(files).where(*mine)).one_or_none()
 
     def delete(self, tenant: str, file_id: str) -> bool:
         """Hides the file at once; server/batches/retention.py deletes its content. False if there is none."""
         with self._database.write() as connection:
-            mine = (files.c.id == file_id, files.c.tenant == tenant, files.c.status == "processed")
+            mine = (files.c.id == stored_id(file_id), files.c.tenant == tenant, files.c.status == "processed")
             return connection.execute(update(files).where(*mine).values(status="deleted")).rowcount > 0
 
     def page(
@@ -71,10 +71,12 @@ class StoredFiles:
             alive = files.c.expires_at > self._database.now(connection)
             query = select(files).where(files.c.tenant == tenant, files.c.status == "processed", alive)
             if purpose is not None:
-                query = query.where(files.c.purpose == purpose)
+                query = query.where(files.c.purpose == stored_id(purpose))
             position = tuple_(files.c.created_at, files.c.id)
             if after is not None:
-                last = select(files.c.created_at, files.c.id).where(files.c.id == after, files.c.tenant == tenant)
+                last = select(files.c.created_at, files.c.id).where(
+                    files.c.id == stored_id(after), files.c.tenant == tenant
+                )
                 start = connection.execute(last).one_or_none()
                 if start is None:
                     return [], False

@@ -1,6 +1,7 @@
 """/v1/files: input and output files of the Batch API. Not the images behind URLs, which are at /files/{name}."""
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -37,13 +38,13 @@ async def upload_file(request: Request) -> Any:
     await asyncio.to_thread(make_room, batches)
     upload = Upload(batches, await asyncio.to_thread(batches.files.begin, request.state.tenant))
     try:
-        fields = await read_form(request, MAX_FILE_BYTES, upload.write)
-        check_fields(fields)
+        fields, filename = await read_form(request, MAX_FILE_BYTES, upload.write)
+        check_fields(fields, filename)
         await upload.flush()
         kept = request.app.state.config.batch_max_age
         anchor, seconds = (fields.get(f"expires_after[{name}]") for name in ("anchor", "seconds"))
         seconds = min(expiry(anchor, seconds) or kept, kept)
-        name = printable(fields["filename"].replace("\0", ""))[:255] or "upload.jsonl"
+        name = printable((filename or "").replace("\0", ""))[:255] or "upload.jsonl"
         return await asyncio.to_thread(batches.files.finish, upload.file_id, name, seconds)
     except BaseException:
         await asyncio.shield(asyncio.to_thread(batches.files.discard, upload.file_id))
@@ -60,7 +61,7 @@ def list_files(
 ) -> Any:
     batches = enabled(request)
     if order not in (None, "asc", "desc"):
-        raise InvalidParams(f"order must be asc or desc, got {order[:40]!r}", "order")
+        raise InvalidParams(f"order must be asc or desc, got {printable(repr(order[:40]))}", "order")
     rows, more = batches.files.page(
         request.state.tenant, after, page_limit(limit, 10_000, 10_000), order != "asc", purpose
     )
@@ -135,10 +136,10 @@ def no_such_file(file_id: str) -> NoSuchBatchObject:
     return NoSuchBatchObject(f"No such File object: {printable(file_id)[:100]}")
 
 
-def check_fields(fields: dict[str, str]) -> None:
+def check_fields(fields: dict[str, str], filename: str | None) -> None:
     """Raises InvalidParams for a form without a file, or of another purpose."""
-    for name in ("purpose", "file"):
-        if ("filename" if name == "file" else name) not in fields:
+    for name, given in (("purpose", "purpose" in fields), ("file", filename is not None)):
+        if not given:
             raise InvalidParams(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
     if fields["purpose"] != "batch":
         shown = printable(repr(fields["purpose"]))[:60]
@@ -149,20 +150,31 @@ def expiry(anchor: object, seconds: object) -> int | None:
     """Seconds of OpenAI's expires_after; None if it is not given. Raises InvalidParams."""
     if anchor is None and seconds is None:
         return None
-    valid = isinstance(seconds, int | str) and str(seconds).isdecimal() and not isinstance(seconds, bool)
-    if anchor != "created_at" or not valid or not MIN_EXPIRY <= int(str(seconds)[:12]) <= MAX_EXPIRY:
+    kept = whole_number(seconds)
+    if anchor != "created_at" or kept is None or not MIN_EXPIRY <= kept <= MAX_EXPIRY:
         message = f"expires_after must have the anchor created_at and {MIN_EXPIRY} to {MAX_EXPIRY} seconds"
         raise InvalidParams(message, "expires_after")
-    return int(str(seconds))
+    return kept
 
 
 def page_limit(text: str | None, default: int, maximum: int) -> int:
     """The number of entries of a page. Raises InvalidParams."""
     if text is None:
         return default
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= maximum:
-        raise InvalidParams(f"limit must be between 1 and {maximum}, got {text[:40]!r}", "limit")
-    return int(text)
+    entries = whole_number(text)
+    if entries is None or not 1 <= entries <= maximum:
+        raise InvalidParams(f"limit must be between 1 and {maximum}, got {printable(repr(text[:40]))}", "limit")
+    return entries
+
+
+def whole_number(value: object) -> int | None:
+    """The number that a JSON number or a text of digits is; None for anything else."""
+    if isinstance(value, str):
+        digits = re.fullmatch(r"([0-9]{1,9})(?:\.0+)?", value)
+        return int(digits[1]) if digits else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:  # infinity % 1 is not a number
+        return None
+    return int(value)
 
 
 def listing(rows: list[Any], more: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from server.body import DRAINED_BODIES, read_json
+from server.body import DRAINED_BODIES, MAX_LEVELS, read_json
 from server.http_errors import BodyTooLarge, InvalidBody, UnsupportedContentType, UnsupportedEncoding
 
 LIMIT = 1000
@@ -84,10 +84,16 @@ def test_json_must_be_object(body: bytes) -> None:
         read(body)
 
 
-def test_deep_nesting_refused() -> None:
-    body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    with pytest.raises(InvalidBody, match="must be valid JSON"):
+@pytest.mark.parametrize("levels", [MAX_LEVELS, 300, 800, 990, 100_000])
+def test_deep_nesting_refused(levels: int) -> None:
+    body = b'{"a":' + b"[" * levels + b"]" * levels + b"}"
+    with pytest.raises(InvalidBody, match=f"more than {MAX_LEVELS} levels"):
         read(body, limit=len(body))
+
+
+def test_nesting_within_limit_accepted() -> None:
+    levels = MAX_LEVELS - 1
+    assert read(b'{"a":' + b'{"b":' * levels + b"1" + b"}" * levels + b"}")
 
 
 def test_body_limit_is_exact() -> None:

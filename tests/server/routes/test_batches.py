@@ -129,6 +129,18 @@ def test_invalid_batch_gets_400(
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize(
+    "changes", ['"metadata": {"a": "\\ud800"}', '"metadata": {"\\ud800": "a"}', '"input_file_id": "\\ud800"']
+)
+def test_half_of_a_surrogate_pair_refused(batch_server: LiveServer, batch_client: openai.OpenAI, changes: str) -> None:
+    file = batch_client.files.create(file=("a", b"{}"), purpose="batch")
+    body = f'{{"input_file_id": "{file.id}", "endpoint": "{ENDPOINT}", "completion_window": "24h", {changes}}}'
+    headers = {"authorization": f"Bearer {BATCH_KEYS[0]}", "content-type": "application/json"}
+    response = httpx.post(f"{batch_server.url}/v1/batches", content=body, headers=headers)
+    assert response.status_code == (404 if "input" in changes else 400)
+    assert batch_client.batches.list()
+
+
 def test_interactive_request_overtakes_batch(batch_server: LiveServer, batch_client: openai.OpenAI) -> None:
     """The batch has minutes of work, which neither delays a request nor counts in the queue's limit."""
     lines = [request_line(f"{i}", size="256x256", num_inference_steps=100) for i in range(60)]

@@ -86,10 +86,14 @@ def test_form_in_any_order_accepted(batch_server: LiveServer, form: str) -> None
         (PURPOSE + "--b--", BOUNDARY, "'file'"),
         (FILE + part('name="purpose"', "vision") + "--b--", BOUNDARY, "vision"),
         (FILE + PURPOSE, BOUNDARY, "last boundary"),
+        (PURPOSE + part('name="filename"', "a.jsonl") + "--b--", BOUNDARY, "'file'"),
+        (FILE + FILE + PURPOSE + "--b--", BOUNDARY, "got two"),
+        (FILE.replace("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1) + PURPOSE, BOUNDARY, "base64"),
+        (FILE.replace("\r\n\r\n", f"\r\nX-A: {'a' * 5000}\r\n\r\n", 1) + PURPOSE, BOUNDARY, "eader"),
         ("nothing", BOUNDARY, "multipart"),
         ("", BOUNDARY, "last boundary"),
         (FILE + part('name="purpose"', "x" * 20_000) + "--b--", BOUNDARY, "10000"),
-        (FILE * 30 + "--b--", BOUNDARY, "at most 20"),
+        (part('name="a"', "b") * 30 + "--b--", BOUNDARY, "at most 20"),
         (FILE + PURPOSE + "--b--", "multipart/form-data", "boundary"),
         (FILE + PURPOSE + "--b--", "application/json", "multipart/form-data"),
         (FILE + PURPOSE + "--b--", "multipart/form-data; boundary=" + "b" * 300, "oundary"),
@@ -105,7 +109,28 @@ def test_malformed_form_gets_400_and_leaves_no_file(
     assert [file.id for file in batch_client.files.list()] == before
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999999999", "order=up"])
+def test_name_of_other_than_ascii_letters_kept(batch_server: LiveServer) -> None:
+    """As clients of today send it, and as older ones do."""
+    for name in ('filename="größe.jsonl"', "filename*=utf-8''gr%C3%B6%C3%9Fe.jsonl"):
+        form = part(f'name="file"; {name}', "{}") + PURPOSE + "--b--\r\n"
+        assert post(batch_server, form.encode()).json()["filename"] == "größe.jsonl"
+
+
+def test_compressed_form_refused(batch_server: LiveServer) -> None:
+    headers = {
+        "authorization": f"Bearer {BATCH_KEYS[0]}",
+        "content-type": BOUNDARY,
+        "content-encoding": "gzip",
+    }
+    response = httpx.post(f"{batch_server.url}/v1/files", content=b"x", headers=headers)
+    assert response.status_code == 415
+    assert "gzip" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=x", "limit=99999999999", "limit=%C2%B2", "limit=%D9%A3", "limit=00000000000001", "order=up"],
+)
 def test_invalid_list_query_gets_400(batch_server: LiveServer, query: str) -> None:
     headers = {"authorization": f"Bearer {BATCH_KEYS[0]}"}
     response = httpx.get(f"{batch_server.url}/v1/files?{query}", headers=headers)
@@ -121,6 +146,25 @@ def test_too_large_file_refused_unread(batch_server: LiveServer) -> None:
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(head.encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"), [("3600", 200), ("3600.0", 200), ("\u0663600", 400), ("0000003600.", 400), ("", 400)]
+)
+def test_seconds_of_expiry_are_ascii_digits(batch_server: LiveServer, seconds: str, status: int) -> None:
+    expiry = part('name="expires_after[anchor]"', "created_at") + part('name="expires_after[seconds]"', seconds)
+    assert post(batch_server, (FILE + PURPOSE + expiry + "--b--\r\n").encode()).status_code == status
+
+
+@pytest.mark.parametrize("name", ["file-%00", "batch_%00", "%ED%A0%80", "a" * 5000])
+@pytest.mark.parametrize("path", ["files/{}", "files/{}/content", "batches/{}", "files?after={}", "files?purpose={}"])
+def test_impossible_ids_are_unknown(batch_server: LiveServer, path: str, name: str) -> None:
+    headers = {"authorization": f"Bearer {BATCH_KEYS[0]}"}
+    response = httpx.get(f"{batch_server.url}/v1/{path.format(name)}", headers=headers)
+    if "?" in path:
+        assert (response.status_code, response.json()["data"]) == (200, [])
+    else:
+        assert response.status_code == 404
 
 
 @pytest.mark.parametrize("path", ["files", "files/file-1", "files/file-1/content", "batches", "batches/batch_1"])
