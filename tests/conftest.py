@@ -9,6 +9,7 @@ import pytest
 # Of this process and the programs under test, which share the cores: small models lose more to threads that wait for
 # each other than they gain, a factor of seven on two cores. Set here because other conftest.py files import torch.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of the tests that set more threads
 
 
 def pytest_configure() -> None:
