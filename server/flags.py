@@ -91,7 +91,7 @@ def serve_flags() -> VariableParser:
     add("--database", database_help, "none", metavar="URL")
     age_help = "time that uploaded files, batches and their output are kept"
     add("--batch-max-age", age_help, server.batch_max_age, type=number, metavar="SECONDS")
-    held_help = "maximum size of all of them; beyond it the oldest files are deleted"
+    held_help = "maximum size of all of them; beyond it the key that holds most loses its oldest files"
     add("--batch-max-bytes", held_help, server.batch_max_bytes, type=integer, metavar="BYTES")
     add("--webhook-url", "address that is told of the end of each batch", "none", metavar="URL")
     secret_help = "key that signs these messages: whsec_ and at least 16 bytes in base64"

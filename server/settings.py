@@ -43,7 +43,7 @@ class ServerConfig:
         data: folder of the database of batches; None: see database.
         database: postgresql://... URL of a database that servers share for batches; with neither there are no batches.
         batch_max_age: seconds that uploaded files, batches and their output are kept.
-        batch_max_bytes: maximum bytes of all of them; beyond it the oldest files are deleted.
+        batch_max_bytes: maximum bytes of all of them; beyond it the key that holds most loses its oldest files.
         webhook_url: address that is told of the end of each batch; None: nobody.
         webhook_secret: whsec_ and a key in base64, which signs these messages.
         otlp_endpoint: URL of an OpenTelemetry collector; None: no traces.

@@ -105,8 +105,8 @@ class Queue:
                 mine = lines.c.batch_id == batch.id
                 # Not this server's own: it still works on them if it was only late to renew its lease.
                 lapsed = (mine, lines.c.state == "running", lines.c.owner != self.owner, lines.c.owner.not_in(alive))
-                taken = lock_lines(connection, limit, *lapsed)
-                taken += lock_lines(connection, limit - len(taken), mine, lines.c.state == "pending")
+                taken = lock_lines(connection, limit, lines.c.body, *lapsed)
+                taken += lock_lines(connection, limit - len(taken), lines.c.body, mine, lines.c.state == "pending")
                 if not taken:
                     continue
                 chosen = (mine, lines.c.number.in_([row.number for row in taken]))
@@ -171,13 +171,17 @@ class Queue:
             return wanted - set(connection.execute(query).scalars())
 
     def claim_validation(self) -> Row[Any] | None:
-        """Takes a batch whose file is to be validated."""
+        """Takes a batch whose file is to be validated: of the key whose last turn is longest ago."""
         with self._database.write() as connection:
-            free = or_(batches.c.owner.is_(None), batches.c.owner.not_in(self._alive(self._database.now(connection))))
-            query = select(batches).where(batches.c.status == "validating", free).order_by(batches.c.created_at)
+            now = self._database.now(connection)
+            free = or_(batches.c.owner.is_(None), batches.c.owner.not_in(self._alive(now)))
+            others = batches.alias()
+            turn = select(func.max(others.c.claimed_at)).where(others.c.tenant == batches.c.tenant).scalar_subquery()
+            query = select(batches).where(batches.c.status == "validating", free).order_by(turn, batches.c.created_at)
             batch = connection.execute(query.limit(1).with_for_update(skip_locked=True)).one_or_none()
             if batch is not None:
-                connection.execute(update(batches).where(batches.c.id == batch.id).values(owner=self.owner))
+                claimed = dict(owner=self.owner, claimed_at=now)
+                connection.execute(update(batches).where(batches.c.id == batch.id).values(**claimed))
         return batch
 
     def advance(self) -> bool:
@@ -203,7 +207,7 @@ class Queue:
         """Fails a slice of the lines that were not executed, and returns how many there may be left."""
         lapsed = or_(lines.c.state == "pending", lines.c.owner.not_in(self._alive(self._database.now(connection))))
         open_lines = (lines.c.batch_id == batch.id, lines.c.state.in_(("pending", "running")), lapsed)
-        rows = lock_lines(connection, SLICE, *open_lines)
+        rows = lock_lines(connection, SLICE, func.length(lines.c.body).label("size"), *open_lines)
         size = freed = 0
         code, message = UNFINISHED[batch.status]
         for row in rows:
@@ -215,7 +219,7 @@ class Queue:
             }
             output = json.dumps(entry).encode() + b"\n"
             size += len(output)
-            freed += len(output) - len(row.body)
+            freed += len(output) - row.size
             key = (lines.c.batch_id == batch.id, lines.c.number == row.number)
             values = dict(state="failed", owner=None, body=None, output=output)
             connection.execute(update(lines).where(*key).values(**values))
@@ -265,9 +269,13 @@ class Queue:
         return select(servers.c.id).where(servers.c.seen_at > now - LEASE_SECONDS)
 
 
-def lock_lines(connection: Connection, limit: int, *conditions: Any) -> list[Row[Any]]:
-    """The first lines that no other transaction holds, locked on PostgreSQL; SQLite has one writer at a time."""
+def lock_lines(connection: Connection, limit: int, what: Any, *conditions: Any) -> list[Row[Any]]:
+    """The first lines that no other transaction holds, locked on PostgreSQL; SQLite has one writer at a time.
+
+    Args:
+        what: a column of the result beside number and custom_id.
+    """
     if limit <= 0:
         return []
-    query = select(lines.c.number, lines.c.custom_id, lines.c.body).where(*conditions).order_by(lines.c.number)
+    query = select(lines.c.number, lines.c.custom_id, what).where(*conditions).order_by(lines.c.number)
     return list(connection.execute(query.limit(limit).with_for_update(skip_locked=True)))

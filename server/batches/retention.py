@@ -1,11 +1,13 @@
 """Deletes files and batches by age and by bytes, in small transactions: the oldest first, and none that is in use."""
 
+from collections import Counter
+
 from sqlalchemy import delete, exists, func, select, update
 
 from .database import Database
 from .jobs import FINAL
 from .schema import batches, chunks, files, images, lines
-from .stored_files import stored_bytes
+from .stored_files import READ_SECONDS, stored_bytes
 
 SLICE = 100
 CHUNK_SLICE = 16
@@ -27,15 +29,18 @@ class Retention:
         self._max_age = max_age
         self._max_bytes = max_bytes
 
-    @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether nothing may be added. Raises BatchStoreUnavailable."""
-        return stored_bytes(self._database) >= self._max_bytes
+        return not self.has_room(1)
+
+    def has_room(self, size: int) -> bool:
+        """Whether `size` bytes may be added. Raises BatchStoreUnavailable."""
+        return stored_bytes(self._database) + size <= self._max_bytes
 
     def sweep(self) -> None:
         """Deletes what is too old, or too much. Raises BatchStoreUnavailable."""
         self._expire()
-        while self.full and self._drop_oldest():
+        while self.is_full() and self._drop_file():
             self._delete_hidden()
         self._delete_hidden()
         self._delete_batches()
@@ -43,23 +48,43 @@ class Retention:
 
     def _expire(self) -> None:
         with self._database.write() as connection:
-            expired = (files.c.expires_at <= self._database.now(connection), files.c.status != "deleted")
-            connection.execute(update(files).where(*expired).values(status="deleted"))
+            now = int(self._database.now(connection))
+            expired = (files.c.expires_at <= now, files.c.status != "deleted")
+            gone = dict(status="deleted", expires_at=now + READ_SECONDS)
+            connection.execute(update(files).where(*expired).values(**gone))
 
-    def _drop_oldest(self) -> bool:
-        """Hides the oldest file that no unfinished batch needs. Returns False if there is none."""
+    def _drop_file(self) -> bool:
+        """Gives up the oldest file that no unfinished batch needs, of the key that holds most. False if there is none.
+
+        So a key that fills the database loses its own files, not those of the others. Hidden files come first.
+        """
         with self._database.write() as connection:
-            free = (files.c.status == "processed", ~IN_USE)
-            oldest = select(files.c.id).where(*free).order_by(files.c.created_at, files.c.id).limit(1)
-            file_id = connection.execute(oldest).scalar_one_or_none()
-            if file_id is not None:
-                connection.execute(update(files).where(files.c.id == file_id).values(status="deleted"))
-        return file_id is not None
+            now = int(self._database.now(connection))
+            hidden = (files.c.status == "deleted", files.c.expires_at > now)
+            if connection.execute(update(files).where(*hidden).values(expires_at=now)).rowcount:
+                return True
+            free = select(files.c.id).where(files.c.status == "processed", ~IN_USE)
+            held: Counter[str] = Counter()
+            for table, size in ((files, files.c.bytes), (batches, batches.c.stored_bytes)):
+                sums = select(table.c.tenant, func.sum(size)).group_by(table.c.tenant)
+                if table is files:
+                    sums = sums.where(files.c.batch_id.is_(None))
+                for tenant, amount in connection.execute(sums):
+                    held[tenant] += int(amount)
+            for tenant, _ in held.most_common():
+                oldest = free.where(files.c.tenant == tenant).order_by(files.c.created_at, files.c.id).limit(1)
+                file_id = connection.execute(oldest).scalar_one_or_none()
+                if file_id is not None:
+                    gone = dict(status="deleted", expires_at=now)
+                    connection.execute(update(files).where(files.c.id == file_id).values(**gone))
+                    return True
+        return False
 
     def _delete_hidden(self) -> None:
-        """Deletes the content of hidden files, and then the files."""
+        """Deletes the content of files that have been hidden long enough, and then the files."""
         with self._database.read() as connection:
-            hidden = connection.execute(select(files).where(files.c.status == "deleted", ~IN_USE)).all()
+            unread = files.c.expires_at <= self._database.now(connection)
+            hidden = connection.execute(select(files).where(files.c.status == "deleted", unread, ~IN_USE)).all()
         for file in hidden:
             if file.batch_id is None:
                 while self._delete_chunks(file.id):

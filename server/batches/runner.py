@@ -173,7 +173,7 @@ class BatchRunner:
             if line.batch_id in stopped:
                 task.cancel()
         self._state.metrics.waiting_lines.set(await self._in_thread(self.jobs.waiting_lines))
-        self._full = await self._in_thread(lambda: self.retention.full)
+        self._full = await self._in_thread(self.retention.is_full)
 
     async def _validate(self) -> None:
         """Validates what is new here or on another server, and waits for more."""
@@ -181,7 +181,8 @@ class BatchRunner:
         while (batch := await self._in_thread(self._queue.claim_validation)) is not None:
             with contextlib.suppress(LeaseLost):
                 limit = self._state.config.max_body_bytes
-                await self._in_thread(validate, self._database, self._queue.owner, batch, limit)
+                arguments = (self._database, self._queue.owner, batch, limit, self.retention.is_full)
+                await self._in_thread(validate, *arguments)
             self._wake.set()
         await wait_for(self._created)
 

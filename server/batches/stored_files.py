@@ -14,6 +14,8 @@ from .schema import batches, chunks, files, images, lines, stored_id
 PAGE_LINES = 100
 UPLOAD_SECONDS = 86_400
 """Time after which an upload that never ended counts as failed."""
+READ_SECONDS = 600
+"""Time that the content of a hidden file is kept, for downloads that have begun."""
 
 
 class StoredFiles:
@@ -48,7 +50,8 @@ class StoredFiles:
     def discard(self, file_id: str) -> None:
         """Drops an upload that failed."""
         with self._database.write() as connection:
-            connection.execute(update(files).where(files.c.id == file_id).values(status="deleted"))
+            gone = dict(status="deleted", expires_at=int(self._database.now(connection)))
+            connection.execute(update(files).where(files.c.id == file_id).values(**gone))
 
     def find(self, tenant: str, file_id: str) -> Row[Any] | None:
         """The file, unless it is unknown, expired or another key's."""
@@ -58,10 +61,11 @@ class StoredFiles:
             return connection.execute(select(files).where(*mine)).one_or_none()
 
     def delete(self, tenant: str, file_id: str) -> bool:
-        """Hides the file at once; server/batches/retention.py deletes its content. False if there is none."""
+        """Hides the file at once; server/batches/retention.py deletes its content later. False if there is none."""
         with self._database.write() as connection:
             mine = (files.c.id == stored_id(file_id), files.c.tenant == tenant, files.c.status == "processed")
-            return connection.execute(update(files).where(*mine).values(status="deleted")).rowcount > 0
+            gone = dict(status="deleted", expires_at=int(self._database.now(connection)) + READ_SECONDS)
+            return connection.execute(update(files).where(*mine).values(**gone)).rowcount > 0
 
     def page(
         self, tenant: str, after: str | None, limit: int, descending: bool, purpose: str | None

@@ -1,7 +1,7 @@
 """Validates the file of a new batch and queues its lines, in bounded memory and in transactions of some lines each."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
@@ -11,8 +11,10 @@ from .input_lines import LineError, custom_id_of, split_lines
 from .schema import batches, lines, servers
 from .stored_files import StoredFiles
 
-SLICE = 2000
+SLICE, SLICE_BYTES = 2000, 8 << 20
+"""Lines of one transaction, and their bytes, which are in memory."""
 MAX_LINES = 1_000_000
+MAX_FILE_LINES = 2 * MAX_LINES  # blank ones included
 MAX_ERRORS = 100
 """Errors that are listed; the rest of the file is not read."""
 
@@ -21,19 +23,26 @@ class LeaseLost(Exception):
     """The batch was cancelled or has expired, or another server validates it."""
 
 
-def validate(database: Database, owner: str, batch: Row[Any], line_bytes: int) -> None:
+def validate(
+    database: Database, owner: str, batch: Row[Any], line_bytes: int, full: Callable[[], bool] = lambda: False
+) -> None:
     """Queues the lines of a batch whose validation `owner` has claimed, or fails the batch with the errors by line.
 
     A validation that an earlier server began starts again. Raises BatchStoreUnavailable or LeaseLost.
 
     Args:
         line_bytes: maximum size of a line.
+        full: whether the database may hold no more; the batch then fails, so that it leaves room for the others.
     """
     forget_lines(database, owner, batch)
     errors: list[dict[str, Any]] = []
     total = 0
     for rows in slices(StoredFiles(database), batch, line_bytes, errors):
         total += len(rows)
+        if full():
+            message = "The server holds as many bytes of files and batches as it may; delete some files."
+            errors.append(error_object("storage_full", message, None, rows[0]["number"]))
+            break
         with database.write() as connection:
             hold(connection, owner, batch)
             connection.execute(insert(lines), rows)
@@ -59,26 +68,29 @@ def validate(database: Database, owner: str, batch: Row[Any], line_bytes: int) -
 def slices(
     stored: StoredFiles, batch: Row[Any], line_bytes: int, errors: list[dict[str, Any]]
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the valid lines, SLICE at a time. Appends to `errors`, and ends once there are MAX_ERRORS."""
+    """The rows of the valid lines in slices. Appends to `errors`, and ends once there are MAX_ERRORS."""
     rows: list[dict[str, Any]] = []
-    count = 0
-    for number, line in split_lines(stored.upload_chunks(batch.input_file_id), line_bytes):
+    count = size = 0
+    for number, line in split_lines(stored.upload_chunks(batch.input_file_id), line_bytes, MAX_FILE_LINES):
         count += 1
         try:
+            if number > MAX_FILE_LINES:
+                raise LineError("too_many_lines", f"A file must have at most {MAX_FILE_LINES} lines, blank or not.")
             if count > MAX_LINES:
                 raise LineError("too_many_tasks", f"A batch must have at most {MAX_LINES} requests.")
             custom_id = custom_id_of(line, batch.endpoint, line_bytes)
         except LineError as error:
             errors.append(error_object(error.code, str(error), error.param, number))
-            if len(errors) == MAX_ERRORS or count > MAX_LINES:
+            if len(errors) == MAX_ERRORS or count > MAX_LINES or number > MAX_FILE_LINES:
                 return
             continue
         if errors:
             continue  # the batch has failed: only further errors count
         rows.append(dict(batch_id=batch.id, number=number, custom_id=custom_id, state="pending", body=line))
-        if len(rows) == SLICE:
+        size += len(line)
+        if len(rows) == SLICE or size >= SLICE_BYTES:
             yield rows
-            rows = []
+            rows, size = [], 0
     if rows and not errors:
         yield rows
 

@@ -4,14 +4,15 @@ import asyncio
 import json
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
 from engine import InvalidParams
 
+from ..auth import limit
 from ..batches.objects import BatchList, BatchObject
 from ..body import read_json
 from ..http_errors import NoSuchBatchObject, printable
-from .uploads import enabled, expiry, listing, no_such_file, page_limit
+from .uploads import enabled, expiry, listing, make_room, no_such_file, page_limit
 
 router = APIRouter()
 BODY_SCHEMA = {"requestBody": {"required": True, "content": {"application/json": {"schema": {
@@ -26,7 +27,7 @@ BODY_SCHEMA = {"requestBody": {"required": True, "content": {"application/json":
 }}}}}  # fmt: skip
 
 
-@router.post("/v1/batches", response_model=BatchObject, openapi_extra=BODY_SCHEMA)
+@router.post("/v1/batches", response_model=BatchObject, openapi_extra=BODY_SCHEMA, dependencies=[Depends(limit)])
 async def create_batch(request: Request) -> Any:
     """Queues a batch of the requests in an uploaded file, which is validated afterwards."""
     batches = enabled(request)
@@ -50,6 +51,7 @@ async def create_batch(request: Request) -> Any:
         raise no_such_file(file_id)
     if file.purpose != "batch":
         raise InvalidParams("input_file_id must be a file of purpose 'batch'", "input_file_id")
+    await asyncio.to_thread(make_room, batches, file.bytes)  # validation copies the lines
     batch = await asyncio.to_thread(
         batches.jobs.create,
         tenant,

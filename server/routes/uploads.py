@@ -4,12 +4,13 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
 from engine import InvalidParams
 
+from ..auth import limit
 from ..batches.objects import DeletedFile, FileList, FileObject
 from ..http_errors import BatchesDisabled, BatchStoreFull, BodyTooLarge, NoSuchBatchObject, printable
 from ..upload_form import read_form
@@ -29,13 +30,13 @@ FORM_SCHEMA = {"requestBody": {"required": True, "content": {"multipart/form-dat
 }}}}}  # fmt: skip
 
 
-@router.post("/v1/files", response_model=FileObject, openapi_extra=FORM_SCHEMA)
+@router.post("/v1/files", response_model=FileObject, openapi_extra=FORM_SCHEMA, dependencies=[Depends(limit)])
 async def upload_file(request: Request) -> Any:
     """Stores a file for a batch. It is streamed into the database, and visible once it is complete."""
     batches = enabled(request)
     if int(request.headers.get("content-length", "0")) > MAX_FILE_BYTES:
         raise BodyTooLarge(f"a file must not exceed {MAX_FILE_BYTES} bytes")
-    await asyncio.to_thread(make_room, batches)
+    await asyncio.to_thread(make_room, batches, 1)
     upload = Upload(batches, await asyncio.to_thread(batches.files.begin, request.state.tenant))
     try:
         fields, filename = await read_form(request, MAX_FILE_BYTES, upload.write)
@@ -105,8 +106,12 @@ class Upload:
 
     async def flush(self) -> None:
         data, self._pending = bytes(self._pending), bytearray()
-        await asyncio.to_thread(self._batches.files.append, self.file_id, self._chunks, data)
+        await asyncio.to_thread(self._store, data)
         self._chunks += 1
+
+    def _store(self, data: bytes) -> None:
+        make_room(self._batches, len(data))
+        self._batches.files.append(self.file_id, self._chunks, data)
 
 
 def enabled(request: Request) -> "BatchRunner":
@@ -117,11 +122,11 @@ def enabled(request: Request) -> "BatchRunner":
     return batches
 
 
-def make_room(batches: "BatchRunner") -> None:
-    """Raises BatchStoreFull if nothing may be added, not even in place of old files."""
-    if batches.retention.full:
+def make_room(batches: "BatchRunner", size: int) -> None:
+    """Raises BatchStoreFull if `size` bytes may not be added, not even in place of old files."""
+    if not batches.retention.has_room(size):
         batches.retention.sweep()
-        if batches.retention.full:
+        if not batches.retention.has_room(size):
             raise BatchStoreFull("the server holds as many bytes of files and batches as it may; delete some files")
 
 

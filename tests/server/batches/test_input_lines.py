@@ -1,6 +1,7 @@
 """Lines of batch files without a database: splitting and errors."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -16,13 +17,24 @@ VALID = {"custom_id": "a", "method": "POST", "url": ENDPOINT, "body": {"prompt":
 def test_split_equals_splitting_at_once(content: bytes, size: int) -> None:
     pieces = [content[start : start + size] for start in range(0, len(content), size)]
     expected = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
-    assert list(split_lines(pieces, 100)) == expected
+    assert list(split_lines(pieces, 100, 100)) == expected
 
 
 def test_split_bounds_memory_of_endless_line() -> None:
     pieces = (b"x" * 1000 for _ in range(1000))
-    ((number, line),) = split_lines(pieces, 64)
+    ((number, line),) = split_lines(pieces, 64, 100)
     assert (number, len(line)) == (1, 65)
+
+
+def test_lines_beyond_the_most_end_the_file() -> None:
+    """Blank lines count, and what follows is not read."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b"a\n\n"
+        yield b"\n" * 10
+        raise AssertionError("read on")
+
+    assert list(split_lines(pieces(), 100, 5)) == [(1, b"a"), (6, b"")]
 
 
 def test_valid_line_gives_custom_id_and_body() -> None:

@@ -13,7 +13,7 @@ from server.batches.jobs import Jobs
 from server.batches.queue import LEASE_SECONDS, SLICE, Line, Queue, Result
 from server.batches.schema import batches, images, lines, servers
 from server.batches.stored_files import StoredFiles
-from server.batches.validation import MAX_ERRORS, LeaseLost, validate
+from server.batches.validation import MAX_ERRORS, LeaseLost, slices, validate
 
 from .jsonl import ENDPOINT, request_line
 
@@ -136,6 +136,36 @@ def test_validation_of_dead_server_starts_again(site: Site, other: Site) -> None
         validate(site.database, site.queue.owner, first, LINE_BYTES)
     validate(other.database, other.queue.owner, second, LINE_BYTES)
     assert (site.row(batch.id).status, site.row(batch.id).total) == ("in_progress", 10)
+
+
+def test_validation_takes_turns_by_key(site: Site) -> None:
+    """A key that queues many files delays another by one of them."""
+    for name in ("a", "b", "c"):
+        site.create([request_line(name)], tenant="many")
+    site.create([request_line("d")], tenant="one")
+    order = []
+    while (batch := site.queue.claim_validation()) is not None:
+        order.append(batch.tenant)
+        validate(site.database, site.queue.owner, batch, LINE_BYTES)
+    assert sorted(order) == ["many", "many", "many", "one"]
+    assert "one" in order[:2]
+
+
+def test_validation_beyond_the_bytes_fails_that_batch(site: Site) -> None:
+    site.create(numbered(10))
+    batch = site.queue.claim_validation()
+    assert batch is not None
+    validate(site.database, site.queue.owner, batch, LINE_BYTES, lambda: True)
+    failed = site.row(batch.id)
+    assert (failed.status, json.loads(failed.errors)["data"][0]["code"]) == ("failed", "storage_full")
+
+
+def test_slices_bounded_by_bytes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.batches.validation.SLICE_BYTES", 1000)
+    batch = site.create([request_line("x" * 400 + str(i)) for i in range(5)])
+    sizes = [len(rows) for rows in slices(StoredFiles(site.database), batch, LINE_BYTES, [])]
+    assert max(sizes) < 5
+    assert sum(sizes) == 5
 
 
 def test_lease_never_held_by_two(site: Site, other: Site) -> None:
