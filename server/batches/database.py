@@ -45,7 +45,8 @@ class Database:
             self._migrate()
         except (exc.SQLAlchemyError, OSError) as error:
             self._unlock()
-            raise SanaError(f"cannot open the database of batches: {reason_of(error)}") from error
+            where = f" in {place}" if isinstance(place, Path) else ""  # a URL may hold a password
+            raise SanaError(f"cannot open the database of batches{where}: {reason_of(error)}") from error
         except SanaError:
             self._unlock()
             raise
