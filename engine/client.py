@@ -52,7 +52,7 @@ class EngineClient:
         self._tasks: list[asyncio.Task[None]] = []
         self._requests: dict[str, Request] = {}
         self._idle = asyncio.Event()
-        self._rejected: Counter[str] = Counter()
+        self._rejected = Counter(dict.fromkeys(REJECTION_REASONS.values(), 0))
         self._cancelled = 0
 
     async def start(self) -> ModelInfo:
@@ -174,6 +174,7 @@ class EngineClient:
             prompt_cache_hits=sum(step.prompt_cache_hits for step in steps if step is not None),
             prompt_cache_misses=sum(step.prompt_cache_misses for step in steps if step is not None),
             memory_bytes=tuple(step.memory_bytes if step is not None else 0 for step in steps),
+            memory_limit_bytes=tuple(replica.memory_limit_bytes for replica in self._replicas),
         )
 
     def _accept(self, params: GenerationParams, request_id: str) -> tuple[Request, Replica]:

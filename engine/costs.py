@@ -83,12 +83,14 @@ class MemoryModel:
         token: bytes of activations per token of a forward.
         pixel: bytes per pixel of the decoder's whole-image stages and of the finished image.
         band: bytes per pixel of width of the decoder's shallow stages, which run in bands, at their smallest band.
+        total: bytes of the device; for the CPU, of the host or of the control group that limits this process.
     """
 
     capacity: int
     token: int
     pixel: int
     band: int
+    total: int = 0
 
     def image_bytes(self, tokens: int, width: int, height: int) -> int:
         """Peak bytes of one image alone."""

@@ -54,6 +54,7 @@ class Replica:
         self.last_step: StepReport | None = None
         self.retries = self.restarts = 0
         self.wasted_seconds = 0.0
+        self.memory_limit_bytes = 0
         self.costs: CostModel | None = None
         self._priced: dict[str, float] = {}  # the slowdown by phase at which the accepted requests are priced
         self._on_step, self._on_orphan = on_step, on_orphan
@@ -162,7 +163,7 @@ class Replica:
             except Exception:  # an error in the caller's code must not fail a request
                 log.exception("on_step failed on a report of engine process %d", self.index)
         elif isinstance(report, Ready):
-            self.costs, self.ready = report.costs, True
+            self.costs, self.memory_limit_bytes, self.ready = report.costs, report.memory.total, True
             self._priced.clear()
             if not self.started.done():
                 self.started.set_result(report)

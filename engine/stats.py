@@ -65,6 +65,7 @@ class EngineStats:
         wasted_seconds: device seconds spent on images that were not delivered.
         prompt_cache_hits, prompt_cache_misses: totals of the present engine processes.
         memory_bytes: bytes per worker, from its last report.
+        memory_limit_bytes: bytes of the device of each worker; 0 until it has loaded.
     """
 
     queue_seconds: float
@@ -78,3 +79,4 @@ class EngineStats:
     prompt_cache_hits: int
     prompt_cache_misses: int
     memory_bytes: tuple[int, ...]
+    memory_limit_bytes: tuple[int, ...]

@@ -97,9 +97,9 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
         app.state.files = open_store(config.files, config)
     app.state.metrics = Metrics()
     app.state.engine = EngineClient(config.engine, on_step=app.state.metrics.observe_step)
-    app.state.metrics.watch(app.state.engine)
     app.state.keys = ApiKeys(config.api_keys, config.api_key_file)
     app.state.limits = Limits(config.rate_limit, config.max_concurrent)
+    app.state.metrics.watch(app.state.engine, app.state.limits)
     app.state.traces = OTLPTraces(config.otlp_endpoint) if config.otlp_endpoint else NoTraces()
     app.state.batches = open_batches(config, app.state)
     for router in (images.router, models.router, uploads.router, batches.router):

@@ -96,9 +96,11 @@ async def authorize(request: Request) -> None:
     limits.check_guesses(address)
     key = sent_key(request)
     if not key:
+        limits.rejected["api_key"] += 1
         raise MissingKey("You didn't provide an API key; send the header Authorization: Bearer YOUR_KEY.")
     tenant = keys.tenant(key)
     if tenant is None:
+        limits.rejected["api_key"] += 1
         limits.count_guess(address)
         raise InvalidKey("Incorrect API key provided.")
     request.state.tenant = tenant

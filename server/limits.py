@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from .http_errors import TooManyRequests
@@ -60,11 +60,15 @@ class Limits:
     Args:
         per_minute: requests a caller may start per minute; 0: unlimited.
         concurrent: concurrent requests of a caller; 0: unlimited.
+
+    Attributes:
+        rejected: refused requests by reason: api_key, rate_limit, concurrency.
     """
 
     def __init__(self, per_minute: int, concurrent: int) -> None:
         self.per_minute = per_minute
         self.concurrent = concurrent
+        self.rejected = Counter({"api_key": 0, "rate_limit": 0, "concurrency": 0})
         self._callers = Quotas(max(per_minute, 1), 60.0)
         self._guessers = Quotas(GUESSES, GUESS_SECONDS)
 
@@ -72,11 +76,13 @@ class Limits:
         """Counts a request until `release`. Returns OpenAI's rate limit headers. Raises TooManyRequests."""
         quota = self._callers.get(who)
         if self.concurrent and quota.running >= self.concurrent:
+            self.rejected["concurrency"] += 1
             message = f"at most {self.concurrent} concurrent requests are allowed, got one more; wait until one is done"
             raise TooManyRequests(message, 1)
         headers = {}
         if self.per_minute:
             if quota.tokens < 1:
+                self.rejected["rate_limit"] += 1
                 wait = self._callers.seconds_until(quota, 1)
                 message = f"at most {self.per_minute} requests per minute are allowed; try again in {math.ceil(wait)} s"
                 raise TooManyRequests(message, wait)
@@ -96,6 +102,7 @@ class Limits:
         """Raises TooManyRequests for an address that sent too many wrong keys, so that it cannot try more of them."""
         quota = self._guessers.get(address)
         if quota.tokens < 1:
+            self.rejected["api_key"] += 1
             wait = self._guessers.seconds_until(quota, 1)
             raise TooManyRequests(f"too many wrong API keys from this address; try again in {math.ceil(wait)} s", wait)
 

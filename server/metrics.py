@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine import STAGES, EngineClient, GenerationParams, StepReport, Timings
+from engine import STAGES, VERSION, EngineClient, GenerationParams, StepReport, Timings
+
+from .limits import Limits
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
@@ -15,13 +17,21 @@ TOKENS = (64, 256, 1024, 4096, 8192, 16384, 32768, 65536)
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
 SIDES = (256, 512, 1024, 2048, 4096)
+PHASES = STAGES[1:]
+IMAGE_ROUTE = "/v1/images/generations"
+IMAGE_STATUSES = (200, 400, 401, 429, 499, 500, 503, 507)
 
 
 class Metrics:
-    """The metrics of one application."""
+    """The metrics of one application.
+
+    Series with known labels exist from the start: `rate` and `increase` do not see the first count of a series that
+    appears with it, such as the first error.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         counter = functools.partial(Counter, registry=self.registry)
         histogram = functools.partial(Histogram, registry=self.registry)
         self.responses = counter("sana_http_responses", "HTTP responses by route and status.", ["route", "status"])
@@ -47,10 +57,25 @@ class Metrics:
         gauge = functools.partial(Gauge, registry=self.registry)
         self.waiting_lines = gauge("sana_batch_api_waiting_lines", "Lines of batch files that are not done.")
         self.paused = gauge("sana_batch_api_paused", "1 while the work on batch files waits for storage, else 0.")
+        self._create_series()
 
-    def watch(self, engine: EngineClient) -> None:
-        """Adds the engine's statistics, read at each scrape."""
-        self.registry.register(EngineCollector(engine))
+    def _create_series(self) -> None:
+        for status in IMAGE_STATUSES:
+            self.responses.labels(IMAGE_ROUTE, str(status))
+        for side in SIDES:
+            self.requests.labels(str(side))
+        for stage in STAGES:
+            self.stages.labels(stage)
+        for phase in PHASES:
+            self.steps.labels(phase)
+            self.forwards.labels(phase, "yes")
+            self.forwards.labels(phase, "no")
+        for result in ("completed", "failed"):
+            self.lines.labels(result)
+
+    def watch(self, engine: EngineClient, limits: Limits) -> None:
+        """Adds the statistics of the engine and the limits, read at each scrape."""
+        self.registry.register(EngineCollector(engine, limits))
 
     def observe_step(self, report: StepReport) -> None:
         self.steps.labels(report.phase).observe(report.seconds)
@@ -86,23 +111,29 @@ class Metrics:
 
 
 class EngineCollector(Collector):
-    """EngineStats as metrics."""
+    """EngineStats as metrics, and the requests that the limits refused before they reached the engine."""
 
-    def __init__(self, engine: EngineClient) -> None:
-        self.engine = engine
+    def __init__(self, engine: EngineClient, limits: Limits) -> None:
+        self.engine, self.limits = engine, limits
 
     def collect(self) -> Iterator[Metric]:
         stats = self.engine.stats()
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        info = gauge("sana_info", "1, with what is served as labels.", labels=["version", "model", "device", "dtype"])
+        if (model := self.engine.model) is not None:
+            info.add_metric([VERSION, model.id, model.device, model.dtype], 1)
+        yield info
         yield gauge("sana_ready", "1 if the engine is ready, else 0.", value=self.engine.ready)
         queue_help = "Predicted seconds until the busiest device has finished the work accepted so far."
         yield gauge("sana_queue_seconds", queue_help, value=stats.queue_seconds)
+        limit_help = "Predicted seconds of accepted work beyond which requests are refused."
+        yield gauge("sana_max_queue_seconds", limit_help, value=self.engine.config.max_queue_seconds)
         yield gauge("sana_queued_images", "Images waiting in the queue.", value=stats.queued_images)
         yield gauge(
             "sana_running_images", "Images of started requests that are not finished.", value=stats.running_images
         )
         rejected = counter("sana_rejected", "Requests refused, by reason.", labels=["reason"])
-        for reason, count in stats.rejected.items():
+        for reason, count in {**stats.rejected, **self.limits.rejected}.items():
             rejected.add_metric([reason], count)
         yield rejected
         yield counter(
@@ -125,6 +156,12 @@ class EngineCollector(Collector):
         for worker, held in enumerate(stats.memory_bytes):
             memory.add_metric([str(worker)], held)
         yield memory
+        limit = gauge(
+            "sana_device_memory_limit_bytes", "Memory in bytes of the device of each engine process.", labels=["worker"]
+        )
+        for worker, total in enumerate(stats.memory_limit_bytes):
+            limit.add_metric([str(worker)], total)
+        yield limit
 
 
 def size_class(params: GenerationParams) -> str:

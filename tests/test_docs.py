@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine import EngineClient, EngineConfig
+from server.limits import Limits
 from server.metrics import Metrics
 
 from .commands import ROOT, flags_of, help_of
@@ -13,6 +14,7 @@ from .commands import ROOT, flags_of, help_of
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 OPERATIONS = ROOT / "docs" / "operations.md"
+WATCHING = ROOT / "docs" / "watching.md"
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FLAG = r"(?<![\w-])--?[a-z][a-z-]*"
@@ -82,12 +84,12 @@ def test_operations_lists_every_setting() -> None:
     assert {(flag.replace("--no-", "--"), variable) for flag, variable in rows} == set(shown)
 
 
-def test_operations_lists_every_metric() -> None:
+def test_watching_lists_every_metric() -> None:
     metrics = Metrics()
-    metrics.watch(EngineClient(EngineConfig()))
+    metrics.watch(EngineClient(EngineConfig()), Limits(0, 0))
     kinds = re.findall(r"^# TYPE (\w+) (\w+)", metrics.render().decode(), flags=re.MULTILINE)
-    exported = {name for name, kind in kinds if not name.endswith("_created")}
-    named = {name for line in CODE[OPERATIONS] for name in re.findall(r"^sana_[a-z_]+", line)}
+    exported = {name for name, kind in kinds if name.startswith("sana_") and not name.endswith("_created")}
+    named = {name for line in CODE[WATCHING] for name in re.findall(r"^sana_[a-z_]+", line)}
     assert named == exported
 
 

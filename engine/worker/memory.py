@@ -57,8 +57,10 @@ def memory_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     # The 2K and 4K checkpoints keep a position embedding in fp32 with every pack.
     position_bytes = 0 if checkpoint.transformer.interpolation_scale is None else 4 * checkpoint.transformer.width
     finished_bytes = 6 if device.type == "cuda" else HOST_PIXEL_BYTES
+    memory = device_memory(device)
     return MemoryModel(
-        capacity=max(0, int((1 - RESERVE) * device_memory(device).free) - cache_bytes),
+        capacity=max(0, int((1 - RESERVE) * memory.free) - cache_bytes),
+        total=memory.total,
         token=LIVE_WIDTHS * checkpoint.transformer.width * dtype.itemsize + position_bytes,
         pixel=finished_bytes + int(LIVE_STAGES * decoder.widths[deepest] / 4**deepest * itemsize),
         band=int(LIVE_STAGES * widest * itemsize * 2**deepest * (1 + 2 * HALO_ROWS)),

@@ -64,6 +64,7 @@ def test_wrong_keys_get_401(headers: Any, code: str | None, caplog: pytest.LogCa
             error = response.json()["error"]
             assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", code, None)
             assert "sk-" not in response.text
+        assert 'sana_rejected_total{reason="api_key"} 2.0' in (await client.get("/metrics")).text
 
     run(check, api_keys=(KEY,))
     assert "sk-" not in caplog.text

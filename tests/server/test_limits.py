@@ -33,6 +33,7 @@ def test_rate_limit_refills_over_time(clock: Clock) -> None:
     kept.take("a")
     with pytest.raises(TooManyRequests):
         kept.take("a")
+    assert kept.rejected == {"rate_limit": 2, "concurrency": 0, "api_key": 0}
     clock.now += 3600
     assert kept.take("a")["x-ratelimit-remaining-requests"] == "5"  # the bucket holds no more than it did at first
 

@@ -4,8 +4,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine import Forwards, GenerationParams, StepReport, Timings
-from server.metrics import Metrics, size_class
+from engine import VERSION, EngineClient, EngineConfig, Forwards, GenerationParams, StepReport, Timings
+from server.limits import Limits
+from server.metrics import IMAGE_ROUTE, Metrics, size_class
 
 SERIES = [
     "sana_http_responses",
@@ -19,8 +20,10 @@ SERIES = [
     "sana_batch_images",
     "sana_forwards",
     "sana_graph_padding_tokens",
+    "sana_info",
     "sana_ready",
     "sana_queue_seconds",
+    "sana_max_queue_seconds",
     "sana_queued_images",
     "sana_running_images",
     "sana_rejected",
@@ -31,6 +34,9 @@ SERIES = [
     "sana_prompt_cache_hits",
     "sana_prompt_cache_misses",
     "sana_device_memory_bytes",
+    "sana_device_memory_limit_bytes",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
     "sana_batch_api_lines",
     "sana_batch_api_waiting_lines",
     "sana_batch_api_paused",
@@ -80,6 +86,34 @@ def test_image_counted_in_every_stage(http: httpx.Client) -> None:
     assert after[("sana_running_images", ())] == 0
 
 
+def test_series_exist_before_first_count() -> None:
+    """Otherwise `increase` misses the first error."""
+    metrics = Metrics()
+    metrics.watch(EngineClient(EngineConfig()), Limits(per_minute=0, concurrent=0))
+    samples = parse(metrics.render().decode())
+    for status in ("200", "429", "500", "503"):
+        assert samples[("sana_http_responses_total", (("route", IMAGE_ROUTE), ("status", status)))] == 0
+    for reason in ("queue_full", "deadline", "invalid", "unavailable", "rate_limit", "concurrency", "api_key"):
+        assert samples[("sana_rejected_total", (("reason", reason),))] == 0
+    for size in ("256", "512", "1024", "2048", "4096"):
+        assert samples[("sana_request_seconds_count", (("size", size),))] == 0
+    assert samples[("sana_engine_restarts_total", ())] == 0
+    assert samples[("sana_max_queue_seconds", ())] == 60
+
+
+def test_info_names_model_and_version(http: httpx.Client) -> None:
+    [labels] = [dict(labels) for name, labels in scrape(http) if name == "sana_info"]
+    assert labels == {"version": VERSION, "model": "demo", "device": "cpu", "dtype": "float32"}
+
+
+def test_memory_is_below_limit(http: httpx.Client) -> None:
+    samples = scrape(http)
+    held, limit = (
+        samples[(name, (("worker", "0"),))] for name in ("sana_device_memory_bytes", "sana_device_memory_limit_bytes")
+    )
+    assert 0 <= held < limit
+
+
 def test_route_labels_bounded(http: httpx.Client) -> None:
     for path in ("/a", "/b", "/v1/models/x", "/v1/models/y", "/files/z"):
         http.get(path)
@@ -117,7 +151,7 @@ def test_step_report_fills_histograms() -> None:
     assert samples[("sana_graph_padding_tokens_total", ())] == 128
     assert samples[("sana_step_seconds_count", (("phase", "encode"),))] == 1
     assert samples[("sana_stage_seconds_sum", (("stage", "decode"),))] == 4
-    assert ("sana_request_seconds_bucket", (("le", "0.05"), ("size", "256"))) not in samples
+    assert samples[("sana_request_seconds_bucket", (("le", "0.05"), ("size", "256")))] == 0
     metrics.observe_request(GenerationParams("a", 256, 256, 1, 1.0, 0), 0.01)
     samples = parse(metrics.render().decode())
     assert samples[("sana_request_seconds_bucket", (("le", "0.05"), ("size", "256")))] == 1
