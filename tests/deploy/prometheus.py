@@ -57,7 +57,7 @@ def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
     [scrape] = config["scrape_configs"]
     [static] = scrape["static_configs"]
     assert static["targets"] == ["127.0.0.1:8000"]
-    static["targets"] = [target]
+    static["targets"], static["labels"] = [target], {"namespace": "sana", "pod": "sana-0"}  # as in Kubernetes
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"

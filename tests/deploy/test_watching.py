@@ -100,6 +100,13 @@ def test_panel_has_values_of_real_server(title: str, expression: str, prometheus
     assert all(math.isfinite(value) for value in values)
 
 
+def test_scaling_query_has_value_of_real_server(prometheus: Prometheus) -> None:
+    scaled = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "overlays" / "autoscaling" / "scaling.yaml").read_text())
+    [trigger] = scaled["spec"]["triggers"]
+    [value] = prometheus.query(trigger["metadata"]["query"])
+    assert value < float(trigger["metadata"]["threshold"])  # an idle server
+
+
 def test_dashboard_variables_have_values(prometheus: Prometheus) -> None:
     queries = [item["query"]["query"] for item in DASHBOARD["templating"]["list"] if item["type"] == "query"]
     for query in queries:
