@@ -1,7 +1,7 @@
-"""DC-AE, the 32x autoencoder of SANA (arXiv 2410.10733): latents to pixels, and pixels to latents for training.
+"""DC-AE, the 32x autoencoder of SANA (arXiv 2410.10733): latents to pixels, and pixels to latents.
 
-Stages count from the outermost (full resolution). The decoder's shallow stages are local, so they run in bands of rows
-with exact halos: a 4096 x 4096 image takes bounded memory and has no seams.
+Stages count from the outermost (full resolution). The shallow stages of both halves are local, so they run in bands of
+rows with exact halos: a 4096 x 4096 image takes bounded memory and has no seams.
 """
 
 import math
@@ -38,7 +38,7 @@ def stage_blocks(config: DCAEConfig, half: HalfConfig, stage: int, layouts: Layo
 
 
 class DCAEEncoder(nn.Module):
-    """Pixels [N, 3, H, W] in [-1, 1] to unscaled latents [N, 32, H/32, W/32]. Training only."""
+    """Pixels [N, 3, H, W] in [-1, 1] to unscaled latents [N, 32, H/32, W/32]."""
 
     def __init__(self, config: DCAEConfig) -> None:
         super().__init__()
@@ -58,10 +58,41 @@ class DCAEEncoder(nn.Module):
             self.down_blocks.append(nn.Sequential(*blocks))
         self.conv_out = nn.Conv2d(half.widths[-1], config.latent_channels, 3, padding=1)
         self.group = half.widths[-1] // config.latent_channels if half.shortcut else 0
+        self.local_stages = local_stages(half)
+        self.halo = encoder_halo_rows(half, self.local_stages)
+        self.elements_per_pixel = max(half.widths[stage] / 4**stage for stage in range(self.local_stages))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.deep(self.shallow(pixels))
+
+    def in_bands(self, pixels: torch.Tensor, band_elements: int = BAND_ELEMENTS) -> torch.Tensor:
+        """The latents of `forward`, with the shallow stages computed in bands of rows.
+
+        Args:
+            band_elements: largest tensor of a band, in elements.
+        """
+        scale = 2**self.local_stages
+        height = pixels.shape[2] // scale  # of the shallow stages' output
+        row_elements = pixels.shape[0] * pixels.shape[3] * scale * self.elements_per_pixel
+        step = max(1, int(band_elements // row_elements))
+        bands = []
+        for start in range(0, height, step):
+            stop = min(start + step, height)
+            top, bottom = max(0, start - self.halo), min(height, stop + self.halo)
+            band = self.shallow(pixels[:, :, top * scale : bottom * scale])
+            bands.append(band[:, :, start - top : stop - top])
+        return self.deep(torch.cat(bands, dim=2))
+
+    def shallow(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The outermost stages, which have only convolutions and per-pixel norms."""
         x = self.conv_in(pixels)
-        for block in self.down_blocks:
+        for block in self.down_blocks[: self.local_stages]:
+            x = block(x)
+        return x
+
+    def deep(self, x: torch.Tensor) -> torch.Tensor:
+        """The stages with attention, whose output depends on the whole image, and the output convolution."""
+        for block in self.down_blocks[self.local_stages :]:
             x = block(x)
         latents = self.conv_out(x)
         return latents + x.unflatten(1, (-1, self.group)).mean(2) if self.group else latents
@@ -161,3 +192,12 @@ def halo_rows(half: HalfConfig, stages: int) -> int:
         rows += upsample + 2 * half.layers[stage] / scale
     # The output convolution works at full resolution, or one stage down where the outermost stage has no blocks.
     return math.ceil(rows + 2 / 2**stages)
+
+
+def encoder_halo_rows(half: HalfConfig, stages: int) -> int:
+    """Rows above, and as many below, of the encoder's shallow output whose pixels an output row depends on."""
+    pixels = 1  # the input convolution, at full resolution even where it halves the image
+    for stage in range(stages):
+        if half.layers[stage]:
+            pixels += 2**stage * (2 * half.layers[stage] + 1)  # two convolutions per block, one to halve the image
+    return -(-pixels // 2**stages)

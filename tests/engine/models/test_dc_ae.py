@@ -53,14 +53,44 @@ def test_decoder_frozen_equals_unfrozen() -> None:
     assert relative_error(frozen(latents), trained(latents)) <= REL
 
 
-@pytest.mark.parametrize("name", AUTOENCODERS)
-@torch.inference_mode()
-def test_encoder_equals_diffusers(name: str) -> None:
+def encoder_of(name: str) -> DCAEEncoder:
     theirs = models(name)[0]
     encoder = DCAEEncoder(DCAEConfig.from_dict(dict(theirs.config))).eval()
     encoder.load_state_dict(theirs.encoder.state_dict())
-    pixels = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
-    assert relative_error(encoder(pixels), theirs.encode(pixels).latent) <= REL
+    return encoder
+
+
+def random_pixels(height: int, width: int, n: int = 1) -> torch.Tensor:
+    return torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@torch.inference_mode()
+def test_encoder_equals_diffusers(name: str) -> None:
+    pixels = random_pixels(96, 64, n=2)
+    assert relative_error(encoder_of(name)(pixels), models(name)[0].encode(pixels).latent) <= REL
+
+
+@pytest.mark.parametrize("band_elements", [1, 2**16, 2**28])
+@pytest.mark.parametrize("size", [(288, 64), (128, 96), (32, 160)], ids=str)
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@torch.inference_mode()
+def test_encoder_bands_equal_forward(name: str, size: tuple[int, int], band_elements: int) -> None:
+    encoder, pixels = encoder_of(name), random_pixels(*size)
+    whole = encoder(pixels)
+    bands: list[torch.Tensor] = []
+    encoder.conv_in.register_forward_hook(lambda conv, inputs, output: bands.append(output))
+    latents = encoder.in_bands(pixels, band_elements)
+    assert len(bands) == {1: size[0] // 2**encoder.local_stages, 2**28: 1}.get(band_elements, len(bands))
+    assert relative_error(latents, whole) <= 1e-6
+
+
+@torch.inference_mode()
+def test_encoder_halo_is_as_small_as_possible() -> None:
+    """One row less changes the latents, so that the comparison above would find a halo that is too small."""
+    encoder, pixels = encoder_of("dc-ae"), random_pixels(288, 64)
+    encoder.halo -= 1
+    assert relative_error(encoder.in_bands(pixels, 1), encoder(pixels)) > 1e-6
 
 
 @pytest.mark.parametrize("band_elements", [1, 2**15, 2**18])
