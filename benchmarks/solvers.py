@@ -37,7 +37,7 @@ def euler_schedule(steps: int, shift: float) -> Schedule:
         for sigma, following in pairwise(sigmas.tolist())
     ]
     times = torch.from_numpy(flow_timesteps(sigmas)).float()
-    return Schedule(times, 1.0, torch.ones(steps), tuple(coefficients))
+    return Schedule(times, 1.0, torch.ones(steps), tuple(coefficients), flow_levels(sigmas.tolist()))
 
 
 def examine_core(

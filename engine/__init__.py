@@ -39,6 +39,7 @@ from .types import (
     Preview,
     Priority,
     Progress,
+    SourceImage,
     Started,
     Timings,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "QueueFull",
     "RequestCancelled",
     "SanaError",
+    "SourceImage",
     "Started",
     "StepReport",
     "Timings",

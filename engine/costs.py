@@ -47,6 +47,10 @@ class CostModel:
         """Seconds of decoding one image of `pixels` pixels."""
         return self.slowdown("decode") * (self.decode + self.pixel * pixels)
 
+    def encode_image_seconds(self, pixels: int) -> float:
+        """Seconds of encoding an image to repaint; the encoder mirrors the decoder, whose costs these are at first."""
+        return self.slowdown("encode_image") * (self.decode + self.pixel * pixels)
+
     def tokens_within(self, seconds: float) -> int:
         """Tokens of a denoise step that takes `seconds`."""
         return max(0, int((seconds / self.slowdown("denoise") - self.step) / self.token))
@@ -61,6 +65,7 @@ class CostModel:
             "encode": self.encode_seconds(report.images),
             "denoise": self.step_seconds(report.tokens),
             "decode": self.decode_seconds(report.pixels),
+            "encode_image": self.encode_image_seconds(report.pixels),
         }[report.phase]
         ratio = report.seconds / predicted * self.slowdown(report.phase)
         recent = (*self.recent.get(report.phase, (1.0,) * WINDOW)[1:], ratio)
@@ -122,4 +127,5 @@ def image_tokens(params: GenerationParams, model: ModelInfo) -> int:
 def request_seconds(params: GenerationParams, model: ModelInfo, costs: CostModel) -> float:
     """Seconds of all images of a request, one after the other, alone on the device."""
     tokens, pixels = image_tokens(params, model), math.prod(grid_size(params, model))
-    return params.n * costs.image_seconds(tokens, params.num_inference_steps, pixels, 1 + params.partial_images)
+    seconds = params.n * costs.image_seconds(tokens, params.denoise_steps, pixels, 1 + params.partial_images)
+    return seconds if params.image is None else seconds + costs.encode_image_seconds(pixels)

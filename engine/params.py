@@ -20,6 +20,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance_scale": (0.0, 50.0),
     "partial_images": (0, 3),
     "output_compression": (0, 100),
+    "strength": (0.0, 1.0),
+    "mask_feather": (0, 64),
 }
 """Smallest and largest value of each numeric parameter, both allowed."""
 MAX_TIMEOUT_SECONDS = 86400
@@ -29,7 +31,9 @@ GIB = 2**30
 def check_params(params: GenerationParams, model: ModelInfo) -> None:
     """Raises InvalidParams for the first parameter that the model cannot serve, by its name in the API."""
     check_prompt(params.prompt, "prompt")
-    if not params.prompt.strip():
+    if params.image is not None:
+        check_image(params, model)
+    elif not params.prompt.strip():
         raise InvalidParams("prompt is empty; describe the image to generate", "prompt")
     check_prompt(params.negative_prompt, "negative_prompt")
     check_size(params.width, params.height, model)
@@ -43,6 +47,20 @@ def check_params(params: GenerationParams, model: ModelInfo) -> None:
         )
     if params.timeout is not None:
         check_timeout(params.timeout)
+
+
+def check_image(params: GenerationParams, model: ModelInfo) -> None:
+    """Raises InvalidParams for an image to repaint that the model cannot encode, or that is not of the size."""
+    if not model.takes_images:
+        raise InvalidParams(
+            "this model's autoencoder has no encoder (its vae folder holds no weights `encoder.*`), so it cannot "
+            "repaint images; generate from text alone with POST /v1/images/generations",
+            "image",
+        )
+    assert params.image is not None
+    pixels = params.width * params.height
+    if len(params.image.pixels) != 3 * pixels or len(params.image.mask or bytes(pixels)) != pixels:
+        raise InvalidParams(f"image and mask must have {params.width}x{params.height} pixels", "image")
 
 
 def check_fits(params: GenerationParams, model: ModelInfo, memory: MemoryModel) -> None:

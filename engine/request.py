@@ -51,7 +51,7 @@ class Request:
     def seconds_spent(self) -> float:
         """Predicted device seconds spent on unfinished images, which are lost if the process ends."""
         steps = sum(step for index, step in self._steps.items() if index not in self._finished)
-        return self.seconds * steps / (self.params.n * self.params.num_inference_steps)
+        return self.seconds * steps / (self.params.n * max(self.params.denoise_steps, 1))
 
     @property
     def seconds_left(self) -> float:

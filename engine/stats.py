@@ -25,11 +25,11 @@ class StepReport:
 
     Args:
         worker: index of the process, in the order of the devices.
-        phase: encode, denoise or decode.
+        phase: encode, encode_image, denoise or decode.
         seconds: seconds of the step on the device.
         tokens: tokens of the transformer's forward, counting both branches of guidance; 0 outside of denoise.
         token_budget: maximum tokens of a step of several images.
-        pixels: decoded pixels; 0 outside of decode.
+        pixels: encoded or decoded pixels; 0 in other phases.
         images, requests: numbers of images and requests in the step.
         prompt_cache_hits, prompt_cache_misses: totals of this process since it started.
         memory_bytes: bytes held on the device; for the CPU, bytes resident in the process.

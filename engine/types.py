@@ -10,6 +10,19 @@ ImageFormat = Literal["png", "jpeg", "webp"]
 
 
 @dataclass(frozen=True)
+class SourceImage:
+    """The image that a request repaints, of the width and height in its parameters.
+
+    Args:
+        pixels: RGB, three bytes per pixel, row by row.
+        mask: a byte per pixel, above 0 where the image is repainted; None: everywhere.
+    """
+
+    pixels: bytes = field(repr=False)
+    mask: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class GenerationParams:
     """One request for `n` images of one prompt. Image k is generated from seed + k, modulo 2^64.
 
@@ -30,6 +43,10 @@ class GenerationParams:
         tenant: owner of the request, such as a hash of an API key; tenants share the device equally.
         background: generate only in the time that other requests leave, in their steps where there is room, and after
             all of them; the queue's limit does not apply.
+        image: image to repaint; None: generate from the text alone.
+        strength: share of the steps that an image to repaint takes, the last ones: with 0 it stays what the
+            autoencoder makes of it, with 1 nothing of it is left.
+        mask_feather: pixels inside the mask over which the new image blends into the old one.
     """
 
     prompt: str
@@ -48,6 +65,22 @@ class GenerationParams:
     timeout: float | None = None
     tenant: str = ""
     background: bool = False
+    image: SourceImage | None = None
+    strength: float = 1.0
+    mask_feather: int = 8
+
+    @property
+    def start_step(self) -> int:
+        """First step of the schedule that is run, as diffusers' image-to-image pipelines choose it."""
+        if self.image is None:
+            return 0
+        steps = self.num_inference_steps
+        return int(max(steps - min(steps * self.strength, steps), 0))
+
+    @property
+    def denoise_steps(self) -> int:
+        """Steps that are run."""
+        return self.num_inference_steps - self.start_step
 
 
 @dataclass(frozen=True)
@@ -62,6 +95,7 @@ class ModelInfo:
         created: Unix seconds.
         dtype, dtype_reason: dtype of the transformer, and why it is this one.
         guidance_branch: classifier-free guidance by a second branch, which doubles the work; Sprint embeds the scale.
+        takes_images: whether the checkpoint has the autoencoder's encoder, without which no image can be repainted.
     """
 
     id: str
@@ -75,6 +109,7 @@ class ModelInfo:
     dtype: str
     dtype_reason: str = ""
     guidance_branch: bool = True
+    takes_images: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ TOKENS = (64, 256, 1024, 4096, 8192, 16384, 32768, 65536)
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
 SIDES = (256, 512, 1024, 2048, 4096)
-PHASES = STAGES[1:]
+PHASES = (*STAGES[1:], "encode_image")
 IMAGE_ROUTE = "/v1/images/generations"
 IMAGE_STATUSES = (200, 400, 401, 429, 499, 500, 503, 507)
 

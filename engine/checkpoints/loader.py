@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer
 
 from ..errors import DeviceError
-from ..models.dc_ae import DCAEDecoder
+from ..models.dc_ae import DCAEDecoder, DCAEEncoder
 from ..models.gemma2 import Gemma2, Gemma2Config
-from ..models.reorder import reorder_for_cpu
+from ..models.reorder import reorder_autoencoder, reorder_for_cpu, reorders_autoencoder
 from ..models.sana import SanaTransformer
 from .checkpoint import Checkpoint, read_json
 from .diffusers import open_folder
@@ -106,8 +106,7 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     quantization.
     """
     check_quantization(quantization, device)
-    # In float16 Gemma overflows and the decoder can return black images; bfloat16 is right for both.
-    side_dtype = torch.float32 if dtype == torch.float32 else torch.bfloat16
+    side_dtype = side_dtype_of(dtype)
     source = checkpoint.parts["transformer"]
     with torch.device("meta"):
         transformer = SanaTransformer(checkpoint.transformer)
@@ -118,7 +117,7 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     if quantization == "fp8":
         quantize_transformer(transformer)
     vae = checkpoint.parts["vae"]
-    # The autoencoder's encoder is for training only, so its keys are not read.
+    # The keys of the autoencoder's encoder are read by `load_encoder`, when the first image is to be repainted.
     load_weights(decoder, WeightFiles(find_weights(vae, side_dtype), "decoder."), side_dtype, device, vae)
     if device.type == "cuda":
         # The layout of the activations; with any other, cuDNN would convert the weights in every call.
@@ -134,6 +133,50 @@ def load_models(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
         device=device,
         dtype=dtype,
     )
+
+
+def side_dtype_of(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the text encoder and the autoencoder beside a transformer in `dtype`.
+
+    In float16 Gemma overflows and the decoder can return black images; bfloat16 is right for both.
+    """
+    return torch.float32 if dtype == torch.float32 else torch.bfloat16
+
+
+def encoder_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> WeightFiles:
+    """Tensors of the autoencoder's encoder; empty if the checkpoint has none."""
+    return WeightFiles(find_weights(checkpoint.parts["vae"], side_dtype_of(dtype)), "encoder.")
+
+
+def encoder_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """Bytes that the autoencoder's encoder takes once it is loaded; 0 if the checkpoint has none.
+
+    Args:
+        dtype: dtype of the transformer.
+    """
+    if not encoder_weights(checkpoint, dtype):
+        return 0
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in DCAEEncoder(checkpoint.decoder).parameters())
+    return parameters * side_dtype_of(dtype).itemsize
+
+
+@torch.inference_mode()
+def load_encoder(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> DCAEEncoder:
+    """Loads the autoencoder's encoder to `device`. Raises CheckpointError.
+
+    Args:
+        dtype: dtype of the transformer.
+    """
+    with torch.device("meta"):
+        encoder = DCAEEncoder(checkpoint.decoder)
+    side_dtype = side_dtype_of(dtype)
+    load_weights(encoder, encoder_weights(checkpoint, dtype), side_dtype, device, checkpoint.parts["vae"])
+    if device.type == "cuda":
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the decoder
+    if device.type == "cpu" and reorders_autoencoder(side_dtype):
+        reorder_autoencoder(encoder)
+    return encoder
 
 
 def transformer_weights(source: Path, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:

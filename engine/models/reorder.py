@@ -15,7 +15,7 @@ from kernels.onednn import (
 )
 
 from . import dc_ae_blocks, sana_blocks
-from .dc_ae import DCAEDecoder
+from .dc_ae import DCAEDecoder, DCAEEncoder
 from .linear import Linear
 from .sana import SanaTransformer
 
@@ -67,9 +67,9 @@ def reorder_transformer(transformer: SanaTransformer) -> None:
                     layer.weight = nn.Parameter(reorder_linear(layer.weight.detach()), requires_grad=False)
 
 
-def reorder_decoder(decoder: DCAEDecoder) -> None:
-    """Reorders the weights of all 3x3 and upsampling convolutions and of Mix-FFN. Call it after `freeze`."""
-    for module in decoder.modules():
+def reorder_autoencoder(half: DCAEDecoder | DCAEEncoder) -> None:
+    """Reorders the weights of the blocks' 3x3 and upsampling convolutions and of Mix-FFN. Call it after `freeze`."""
+    for module in half.modules():
         if isinstance(module, dc_ae_blocks.ResBlock):
             for conv in (module.conv1, module.conv2):
                 conv.weight = nn.Parameter(reorder_conv(conv.weight.detach(), padding=1), requires_grad=False)
@@ -81,14 +81,17 @@ def reorder_decoder(decoder: DCAEDecoder) -> None:
 
 
 def reorder_for_cpu(transformer: SanaTransformer, decoder: DCAEDecoder) -> None:
-    """Reorders the weights of the networks where that makes them faster on this CPU.
+    """Reorders the weights of the networks where that makes them faster on this CPU."""
+    if reorders_autoencoder(decoder.conv_in.weight.dtype):
+        reorder_autoencoder(decoder)
+    if transformer.proj_out.weight.dtype == torch.bfloat16 and reorders_autoencoder(torch.bfloat16):
+        reorder_transformer(transformer)
+
+
+def reorders_autoencoder(dtype: torch.dtype) -> bool:
+    """Whether reordered weights make the autoencoder faster on this CPU.
 
     oneDNN computes in bfloat16 only where the CPU does; elsewhere torch has its own, slower operators for it.
     """
-    if not torch.backends.mkldnn.is_available():  # torch's builds for some processors
-        return
-    dtype, fast = transformer.proj_out.weight.dtype, bfloat16_instructions() is not None
-    if decoder.conv_in.weight.dtype == torch.float32 or fast:
-        reorder_decoder(decoder)
-    if dtype == torch.bfloat16 and fast:
-        reorder_transformer(transformer)
+    available = torch.backends.mkldnn.is_available()  # not in torch's builds for some processors
+    return available and (dtype == torch.float32 or bfloat16_instructions() is not None)

@@ -14,7 +14,7 @@ import torch
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.dtypes import DTYPES, DtypeChoice, choose_dtype
-from ..checkpoints.loader import choose_device, load_models, open_checkpoint, require_compiler
+from ..checkpoints.loader import choose_device, encoder_bytes, load_models, open_checkpoint, require_compiler
 from ..config import EngineConfig
 from ..costs import grid_size, image_tokens, is_guided
 from ..errors import EngineUnavailable
@@ -28,6 +28,7 @@ from .faults import is_fatal, is_out_of_memory, user_error
 from .image_files import encode_image, encode_preview
 from .image_task import Batch, ImageTask, Phase
 from .memory import memory_model, prompt_cache_bytes
+from .repaint import keep_unmasked
 from .runner import ModelRunner, require_state
 from .stopwatch import Stopwatch
 from .warmup import measure_costs
@@ -62,10 +63,13 @@ class EngineCore:
         models = load_models(checkpoint, device, dtype, config.quantization)
         cache_bytes = prompt_cache_bytes(device, config.prompt_cache_bytes)
         self.runner = ModelRunner(models, checkpoint, cache_bytes, config.exact)
-        self.model = model_info(checkpoint, device, choice)
+        later_bytes = encoder_bytes(checkpoint, dtype)  # loaded with the first image to repaint
+        self.model = model_info(checkpoint, device, choice, takes_images=later_bytes > 0)
         if config.cuda_graphs and device.type == "cuda":
             self.runner.capture_graphs(config.max_batch_tokens)
-        self.memory = memory_model(checkpoint, device, dtype, cache_bytes)  # after the graphs, which take memory
+        self.memory = memory_model(
+            checkpoint, device, dtype, cache_bytes + later_bytes
+        )  # after the graphs, which take memory
         if device.type != "cuda":
             self.runner.decoder.memory = self.memory
         costs = measure_costs(self.runner, self.model)
@@ -100,7 +104,7 @@ class EngineCore:
             params = replace(params, negative_prompt="")  # it has no effect, so the file must not record it
         request_id, arrived, deadline = command.request_id, command.arrived, command.deadline
         for index in range(params.n) if command.images is None else command.images:
-            task = ImageTask(request_id, index, params, size, guided, tokens, arrived, deadline)
+            task = ImageTask(request_id, index, params, size, guided, tokens, arrived, deadline, params.start_step)
             self.scheduler.add(task)
 
     def cancel(self, request_id: str) -> None:
@@ -135,6 +139,8 @@ class EngineCore:
         if batch.phase is Phase.ENCODE:
             self.start(batch)
             forwards = self.runner.encode(batch.tasks)
+        elif batch.phase is Phase.ENCODE_IMAGE:
+            forwards = self.runner.encode_image(batch.tasks)
         else:
             forwards = self.runner.denoise(batch.tasks)
         watch.stop()
@@ -155,11 +161,14 @@ class EngineCore:
         for task in batch.tasks:
             if batch.phase is Phase.ENCODE:
                 task.encoded = task.denoised = now
+            elif batch.phase is Phase.ENCODE_IMAGE:
+                task.image_encoded = True
+                task.encoded = task.denoised = now
             elif batch.phase is Phase.DENOISE:
                 task.step += 1
                 task.denoised = now
-                steps = task.params.num_inference_steps
-                self._emit(Progress(task.request_id, task.image_index, task.step, steps))
+                done, steps = task.step - task.params.start_step, task.params.denoise_steps
+                self._emit(Progress(task.request_id, task.image_index, done, steps))
 
     def start(self, batch: Batch) -> None:
         """Marks the tasks of a batch as started, and emits that once each."""
@@ -194,6 +203,7 @@ class EngineCore:
             decoded_image = pixels()
             decoded = time.monotonic()
             self.report(Batch(Phase.DECODE, (task,)), decoded - started, self.runner.decode_forwards(task))
+            keep_unmasked(decoded_image, task.params)
             described = (task.params, task.seed, self.model.id, self._png_metadata)
             event: Event
             if preview is None:
@@ -216,14 +226,14 @@ class EngineCore:
 
     def report(self, batch: Batch, seconds: float, forwards: Forwards) -> None:
         """Emits the report of a batch, and corrects the predicted costs by it."""
-        denoise, decode = batch.phase is Phase.DENOISE, batch.phase is Phase.DECODE
+        denoise, autoencoder = batch.phase is Phase.DENOISE, batch.phase in (Phase.DECODE, Phase.ENCODE_IMAGE)
         report = StepReport(
             worker=self._index,
             phase=batch.phase.value,
             seconds=seconds,
             tokens=batch.tokens if denoise else 0,
             token_budget=self.scheduler.token_budget,
-            pixels=batch.tasks[0].pixels if decode else 0,
+            pixels=batch.tasks[0].pixels if autoencoder else 0,
             images=len(batch.tasks),
             requests=len({task.request_id for task in batch.tasks}),
             prompt_cache_hits=self.runner.cache.hits,
@@ -250,7 +260,7 @@ class EngineCore:
             for task in tasks:
                 if task in self.scheduler.running:
                     self.advance(Batch(batch.phase, (task,)))
-        elif is_out_of_memory(error) and batch.phase is Phase.DECODE and self.runner.shrink_bands():
+        elif is_out_of_memory(error) and batch.phase is not Phase.DENOISE and self.runner.shrink_bands():
             self.advance(batch)
         else:
             request_id = tasks[0].request_id
@@ -260,7 +270,9 @@ class EngineCore:
             self._emit(Failed(request_id, user_error(error)))
 
 
-def model_info(checkpoint: Checkpoint, device: torch.device, dtype: DtypeChoice) -> ModelInfo:
+def model_info(
+    checkpoint: Checkpoint, device: torch.device, dtype: DtypeChoice, takes_images: bool = False
+) -> ModelInfo:
     """Description of a checkpoint as it runs on this device."""
     side = checkpoint.transformer.sample_size * checkpoint.decoder.compression
     return ModelInfo(
@@ -275,6 +287,7 @@ def model_info(checkpoint: Checkpoint, device: torch.device, dtype: DtypeChoice)
         dtype=dtype.name,
         dtype_reason=dtype.reason,
         guidance_branch=not checkpoint.transformer.guidance_embeds,
+        takes_images=takes_images,
     )
 
 

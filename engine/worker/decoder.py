@@ -129,7 +129,7 @@ class ImageDecoder:
         self.band_elements //= 4
         return True
 
-    def _fitting_band(self, size: tuple[int, int]) -> int:
+    def fitting_band(self, size: tuple[int, int]) -> int:
         """Elements of a band, fewer where the memory model says that the usual ones would not fit."""
         if self.memory is None:
             return self.band_elements
@@ -153,7 +153,7 @@ class ImageDecoder:
         scaled = latents.T.unflatten(1, size).unsqueeze(0).to(self._weight_dtype) / self.scaling_factor
         finite = torch.isfinite(latents).all()
         scaled = scaled.contiguous(memory_format=torch.channels_last)
-        for rows, band in self.decoder.bands(scaled, self._fitting_band(size)):
+        for rows, band in self.decoder.bands(scaled, self.fitting_band(size)):
             finite &= torch.isfinite(band).all()
             image.pixels[rows].copy_(to_uint8(band[0]), non_blocking=True)
         image.finite.copy_(finite, non_blocking=True)

@@ -94,7 +94,7 @@ class DeviceScheduler:
             more = tokens + task.tokens
             if more > self.token_budget or self.costs.step_seconds(more) > longest:
                 break
-            if not task.decode_due:
+            if not (task.encode_due or task.decode_due):
                 tasks.append(task)
                 tokens = more
         return Batch(Phase.DENOISE, tuple(tasks))

@@ -83,6 +83,8 @@ def png_text(params: GenerationParams, seed: int, model: str, metadata: str) -> 
             "guidance_scale": params.guidance_scale,
             "size": f"{params.width}x{params.height}",
         }
+        if params.image is not None:
+            settings["strength"] = params.strength
         if metadata == "a1111":
             info.add_text("parameters", a1111_text(params, seed, model))
     info.add_itxt(CHUNK, json.dumps(settings, ensure_ascii=False))
@@ -100,5 +102,7 @@ def a1111_text(params: GenerationParams, seed: int, model: str) -> str:
         "Model": model,
         "Version": f"sana-serve {VERSION}",
     }
+    if params.image is not None:
+        settings["Denoising strength"] = f"{params.strength:g}"
     quoted = {name: json.dumps(text) if set(text) & set(",:\n") else text for name, text in settings.items()}
     return f"{params.prompt}{negative}\n" + ", ".join(f"{name}: {text}" for name, text in quoted.items())

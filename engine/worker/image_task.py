@@ -19,6 +19,7 @@ class Phase(Enum):
     """Work of a batch on the device."""
 
     ENCODE = "encode"
+    ENCODE_IMAGE = "encode_image"
     DENOISE = "denoise"
     DECODE = "decode"
 
@@ -32,7 +33,8 @@ class ImageTask:
         guided: whether its forwards have a second, unconditional branch.
         tokens: tokens that it adds to a forward, both branches counted.
         arrived, deadline: seconds by time.monotonic.
-        step: finished denoise steps.
+        step: the step of its schedule that it takes next.
+        image_encoded: whether the image that it repaints is encoded.
         previews: decoded previews.
         delivered: done when its last preview or image so far has been emitted.
         last_step: number of the scheduler's step that it last took part in.
@@ -49,6 +51,7 @@ class ImageTask:
     arrived: float = field(default_factory=time.monotonic)
     deadline: float | None = None
     step: int = 0
+    image_encoded: bool = False
     previews: int = 0
     delivered: "Future[None] | None" = None
     last_step: int = 0
@@ -73,16 +76,23 @@ class ImageTask:
         return self.step >= self.params.num_inference_steps
 
     @property
+    def encode_due(self) -> bool:
+        """Whether the autoencoder's encoder runs next, for an image to repaint."""
+        return self.params.image is not None and not self.image_encoded
+
+    @property
     def decode_due(self) -> bool:
         """Whether the decoder runs next: all steps are done, or those before a preview."""
+        if self.encode_due:
+            return False
         return self.denoise_done or self.step in self.preview_steps[self.previews : self.previews + 1]
 
     @cached_property
     def preview_steps(self) -> tuple[int, ...]:
         """Steps after which a preview is decoded, evenly spaced; after the last step follows the image itself."""
-        steps, count = self.params.num_inference_steps, self.params.partial_images
+        steps, count = self.params.denoise_steps, self.params.partial_images
         spaced = {round(steps * (k + 1) / (count + 1)) for k in range(count)}
-        return tuple(sorted(step for step in spaced if 0 < step < steps))
+        return tuple(sorted(self.params.start_step + step for step in spaced if 0 < step < steps))
 
     def timings(self, decoded: float) -> Timings:
         """Seconds in each stage, for an image that was decoded at `decoded` by time.monotonic."""

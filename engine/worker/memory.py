@@ -43,11 +43,11 @@ def prompt_cache_bytes(device: torch.device, wanted: int) -> int:
     return min(wanted, int(PROMPT_CACHE_SHARE * device_memory(device).free))
 
 
-def memory_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, cache_bytes: int = 0) -> MemoryModel:
+def memory_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, later_bytes: int = 0) -> MemoryModel:
     """Memory model from the shapes of the networks. Call it after loading: `capacity` is what is free now.
 
     Args:
-        cache_bytes: memory that the prompt cache will take.
+        later_bytes: memory that the prompt cache and the encoder of images will take.
     """
     decoder = checkpoint.decoder.decoder
     shallow = next((i for i, kind in enumerate(decoder.block_types) if kind != "ResBlock"), len(decoder.widths) - 1)
@@ -59,7 +59,7 @@ def memory_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     finished_bytes = 6 if device.type == "cuda" else HOST_PIXEL_BYTES
     memory = device_memory(device)
     return MemoryModel(
-        capacity=max(0, int((1 - RESERVE) * memory.free) - cache_bytes),
+        capacity=max(0, int((1 - RESERVE) * memory.free) - later_bytes),
         total=memory.total,
         token=LIVE_WIDTHS * checkpoint.transformer.width * dtype.itemsize + position_bytes,
         pixel=finished_bytes + int(LIVE_STAGES * decoder.widths[deepest] / 4**deepest * itemsize),

@@ -1,6 +1,7 @@
 """The work on the device: encode prompts, one denoise step of a packed batch, decode an image. Holds the models."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,17 +9,19 @@ import torch
 from kernels.layout import upload
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.loader import Models
+from ..checkpoints.loader import Models, load_encoder
 from ..models.sana import PackedText
 from ..stats import Forwards
 from .allocator import keep_freed_memory
 from .decoder import ImageDecoder
+from .encoder import ImageEncoder
 from .graphs import GraphRunner
 from .image_task import ImageTask
 from .memory import held_memory
 from .pack import Pack, build_pack, denoise_step, packed_images, step_table
 from .prompts import MAX_PROMPTS, Prompt, PromptCache, PromptEncoder
 from .recorder import GraphRecorder
+from .repaint import latent_mask, on_grid
 from .solver import Schedule, dpmpp_2m_schedule, euler_schedule, scm_schedule
 from .state import ImageState, unit_noise
 
@@ -53,6 +56,7 @@ class ModelRunner:
             self.null_text = self._project(self.prompts.encode_negative([""])[0])
         self.cache = PromptCache(prompt_cache_bytes)
         self.decoder = ImageDecoder(models.decoder, checkpoint.decoder.scaling_factor, models.dtype)
+        self.encoder = ImageEncoder(partial(load_encoder, checkpoint, self.device, models.dtype), self.decoder)
         self.graphs: GraphRunner | None = None
         self._packs: list[Pack] = []
 
@@ -84,7 +88,22 @@ class ModelRunner:
         schedule = self.schedule(task.params.num_inference_steps)
         generator = torch.Generator().manual_seed(task.seed)
         noise = upload(unit_noise(size, self.config.in_channels, generator), self.device) * schedule.initial_scale
-        return ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, None)
+        start = task.params.start_step
+        return ImageState(noise, torch.zeros_like(noise), size, generator, schedule, text, None, start)
+
+    @torch.inference_mode()
+    def encode_image(self, tasks: tuple[ImageTask, ...]) -> Forwards:
+        """Encodes the image that these tasks repaint, all of them the same, and lets them start from it."""
+        params, grid = tasks[0].params, tasks[0].grid_size
+        assert params.image is not None
+        data = self.encoder.encode(on_grid(np.frombuffer(params.image.pixels, np.uint8), params, grid))
+        repainted = None
+        if params.image.mask is not None:
+            mask = on_grid(np.frombuffer(params.image.mask, np.uint8), params, grid)
+            repainted = upload(torch.from_numpy(latent_mask(mask, self.compression)), self.device)
+        for task in tasks:
+            require_state(task).start_from(data, repainted)
+        return Forwards(launched=1)
 
     def _encode_prompts(self, prompts: list[Prompt]) -> list[PackedText]:
         positives = iter(self.prompts.encode([text for text, negative in prompts if not negative]))
@@ -119,6 +138,13 @@ class ModelRunner:
                 for state, task in zip(states, tasks, strict=True)
             ]
             pack.tensors.noise.copy_(upload(torch.cat(noise), self.device))
+        forwards = self._step(pack)
+        for state, task in zip(states, tasks, strict=True):
+            state.hold_known(task.step + 1)
+        return forwards
+
+    def _step(self, pack: Pack) -> Forwards:
+        """One step of a pack, in place, by its graph if it has one."""
         if pack.bucket is None:
             denoise_step(self.models.transformer, pack.tensors)
             return Forwards(launched=1)

@@ -218,10 +218,13 @@ class Scheduler:
     def _image_seconds(self, task: ImageTask) -> float:
         """Predicted seconds that an image still needs, alone on the device."""
         steps = task.params.num_inference_steps - task.step
-        return self.costs.image_seconds(task.tokens, steps, task.pixels)
+        seconds = self.costs.image_seconds(task.tokens, steps, task.pixels)
+        return seconds + self.costs.encode_image_seconds(task.pixels) if task.encode_due else seconds
 
     def _seconds(self, batch: Batch) -> float:
-        """Predicted seconds of a denoise or decode batch."""
+        """Predicted seconds of a batch of started images."""
+        if batch.phase is Phase.ENCODE_IMAGE:
+            return self.costs.encode_image_seconds(batch.tasks[0].pixels)
         if batch.phase is Phase.DECODE:
             return self.costs.decode_seconds(batch.tasks[0].pixels)
         return self.costs.step_seconds(batch.tokens)
@@ -233,6 +236,10 @@ def rank(task: ImageTask) -> tuple[float, int]:
 
 
 def next_batch(group: list[ImageTask]) -> Batch:
-    """A decode of one image of the group that is due for it, or else a denoise step of all."""
+    """The encode of an image that some of the group repaint, or the decode of one, or else a denoise step of all."""
+    source = next((task.params.image for task in group if task.encode_due), None)
+    if source is not None:  # which the images of one request share
+        due = tuple(task for task in group if task.encode_due and task.params.image is source)
+        return Batch(Phase.ENCODE_IMAGE, due)
     ready = next((task for task in group if task.decode_due), None)
     return Batch(Phase.DENOISE, tuple(group)) if ready is None else Batch(Phase.DECODE, (ready,))

@@ -27,12 +27,14 @@ class Schedule:
         initial_scale: factor of the initial unit noise.
         input_scale: factor of the latents before they enter the transformer, fp32 [steps].
         coefficients: coefficients of each step, second order wherever the solver has a previous step.
+        levels: factors of the data and of unit noise in the latents before each step and after the last.
     """
 
     times: torch.Tensor
     initial_scale: float
     input_scale: torch.Tensor
     coefficients: tuple[Coefficients[float], ...]
+    levels: tuple[tuple[float, float], ...]
 
     @property
     def steps(self) -> int:
@@ -95,7 +97,12 @@ def dpmpp_2m_schedule(steps: int, shift: float, timestep_scale: float = 1.0) -> 
             )
         )
     times = torch.from_numpy(flow_timesteps(exact)).float() * timestep_scale
-    return Schedule(times, 1.0, torch.ones(steps), tuple(coefficients))
+    return Schedule(times, 1.0, torch.ones(steps), tuple(coefficients), flow_levels(sigmas.tolist()))
+
+
+def flow_levels(sigmas: list[float]) -> tuple[tuple[float, float], ...]:
+    """`Schedule.levels` of rectified flow."""
+    return tuple((1 - sigma, sigma) for sigma in sigmas)
 
 
 def euler_schedule(steps: int, shift: float, timestep_scale: float = 1.0) -> Schedule:
@@ -123,7 +130,7 @@ def euler_schedule(steps: int, shift: float, timestep_scale: float = 1.0) -> Sch
         for sigma, following in pairwise(sigmas)
     )
     times = torch.from_numpy(levels) * TRAIN_STEPS * timestep_scale
-    return Schedule(times, 1.0, torch.ones(steps), coefficients)
+    return Schedule(times, 1.0, torch.ones(steps), coefficients, flow_levels(sigmas))
 
 
 def scm_times(steps: int) -> list[float]:
@@ -138,7 +145,7 @@ def scm_schedule(steps: int, sigma_data: float) -> Schedule:
 
     The network is a flow model at time s = sin t / (sin t + cos t); a change of variables makes its output TrigFlow's.
     """
-    times, input_scale, coefficients = [], [], []
+    times, input_scale, coefficients, levels = [], [], [], []
     for i, (angle, next_angle) in enumerate(pairwise(scm_times(steps))):
         last = i == steps - 1
         sin, cos = math.sin(angle), math.cos(angle)
@@ -146,6 +153,7 @@ def scm_schedule(steps: int, sigma_data: float) -> Schedule:
         norm = math.sqrt(s * s + (1 - s) ** 2)
         times.append(s)
         input_scale.append(norm / sigma_data)
+        levels.append((cos * sigma_data, sin * sigma_data))
         coefficients.append(
             Coefficients(
                 data_latents=cos - sin * (1 - 2 * s),
@@ -157,4 +165,5 @@ def scm_schedule(steps: int, sigma_data: float) -> Schedule:
                 noise_scale=0.0 if last else math.sin(next_angle) * sigma_data,
             )
         )
-    return Schedule(torch.tensor(times), sigma_data, torch.tensor(input_scale), tuple(coefficients))
+    levels.append((1.0, 0.0))
+    return Schedule(torch.tensor(times), sigma_data, torch.tensor(input_scale), tuple(coefficients), tuple(levels))

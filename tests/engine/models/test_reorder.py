@@ -7,7 +7,7 @@ import torch
 
 from engine.models.configs import DCAEConfig, SanaConfig
 from engine.models.dc_ae import DCAEDecoder
-from engine.models.reorder import reorder_decoder, reorder_transformer
+from engine.models.reorder import reorder_autoencoder, reorder_transformer
 from engine.models.sana import SanaTransformer
 from kernels.layout import TokenLayout
 
@@ -28,7 +28,7 @@ def test_reordered_decoder_equals_plain(name: str) -> None:
     plain.load_state_dict(theirs.decoder.state_dict())
     reordered = copy.deepcopy(plain)
     reordered.freeze()
-    reorder_decoder(reordered)
+    reorder_autoencoder(reordered)
     for size in ((1, 1), (5, 3)):
         latents = torch.randn(1, 32, *size)
         assert relative_error(reordered(latents), plain(latents)) <= REL

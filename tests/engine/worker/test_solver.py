@@ -150,6 +150,27 @@ def test_scm_steps_equal_diffusers(steps: int) -> None:
     assert relative_error(x, denoised / sigma_data) <= REL
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("kind", ["dpmpp_2m", "euler", "scm"])
+def test_levels_are_those_of_a_perfect_prediction(kind: str, steps: int) -> None:
+    """If the network knows the data, each step leads from one level to the next, to the data at the end."""
+    made = {"dpmpp_2m": dpmpp_2m_schedule, "euler": euler_schedule, "scm": scm_schedule}[kind]
+    schedule = made(steps, 0.5 if kind == "scm" else 3.0)
+    data, old_denoised = noise((12, 32), seed=0), torch.zeros(())
+    assert schedule.levels[-1] == (1.0, 0.0)
+    for step in range(steps):
+        fresh = noise((12, 32), seed=step + 1)
+        data_scale, noise_scale = schedule.levels[step]
+        x = data_scale * data + noise_scale * fresh
+        coefficients = schedule.coefficients_at(step, 0)
+        denoised = data / schedule.final_scale
+        output = (denoised - coefficients.data_latents * x) / coefficients.data_output
+        x, old_denoised = solver_step(x, output, denoised, fresh, row(schedule, step))
+        data_scale, noise_scale = schedule.levels[step + 1]
+        assert relative_error(x, data_scale * data + noise_scale * fresh) <= REL
+    assert relative_error(old_denoised * schedule.final_scale, data) <= REL
+
+
 def test_solver_step_mixed_schedules_equal_separate_ones() -> None:
     """Each token has its own schedule, step and solver."""
     rows = [row(dpmpp_2m_schedule(20, 3.0), 7), row(dpmpp_2m_schedule(4, 6.0), 3), row(scm_schedule(2, 0.5), 0)]
