@@ -17,7 +17,7 @@ import torch
 from engine import EngineConfig, Event, Failed, Finished, GenerationParams, StepReport
 from engine.messages import Submit
 from engine.worker.core import EngineCore
-from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_sigmas, flow_timesteps
+from engine.worker.solver import Schedule, dpmpp_2m_schedule, flow_levels, flow_sigmas, flow_timesteps
 from kernels.guided_step import Coefficients
 from server.evaluation.exam import ExamSettings, Mark, examine, shares, wilson
 from server.evaluation.suite import KINDS

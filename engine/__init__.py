@@ -26,6 +26,7 @@ from .params import (
     MIN_SIDE,
     check_limits,
     check_params,
+    check_size,
 )
 from .stats import EngineStats, Forwards, StepReport
 from .types import (
@@ -89,6 +90,7 @@ __all__ = [
     "Timings",
     "check_limits",
     "check_params",
+    "check_size",
     "configure_logs",
     "is_guided",
     "latent_pixels",

@@ -21,12 +21,12 @@ from .access import AccessLog
 from .auth import ApiKeys, authorize
 from .file_store import DirectoryStore, FileStore, sweep_forever
 from .http_errors import RequestError, error_response
-from .limits import Limits
+from .limits import Limits, UploadMemory
 from .methods import HeadAsGet, JSONCORSMiddleware
 from .metrics import Metrics
 from .origins import parse_origins
 from .paths import NormalPaths
-from .routes import batches, files, images, models, operations, playground, uploads
+from .routes import batches, edits, files, images, models, operations, playground, uploads
 from .s3_store import S3Store
 from .schemas import ErrorResponse
 from .settings import ServerConfig
@@ -98,11 +98,12 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     app.state.metrics = Metrics()
     app.state.engine = EngineClient(config.engine, on_step=app.state.metrics.observe_step)
     app.state.keys = ApiKeys(config.api_keys, config.api_key_file)
+    app.state.uploads = UploadMemory(edits.MAX_HELD_BYTES, edits.READERS)
     app.state.limits = Limits(config.rate_limit, config.max_concurrent)
     app.state.metrics.watch(app.state.engine, app.state.limits)
     app.state.traces = OTLPTraces(config.otlp_endpoint) if config.otlp_endpoint else NoTraces()
     app.state.batches = open_batches(config, app.state)
-    for router in (images.router, models.router, uploads.router, batches.router):
+    for router in (images.router, edits.router, models.router, uploads.router, batches.router):
         app.include_router(router, dependencies=[Depends(authorize)])
     for router in (operations.router, files.router, playground.router):
         app.include_router(router)

@@ -17,21 +17,26 @@ MAX_LEVELS = 32
 BODY_SECONDS = 30.0  # a prompt is small: a slower client only holds the connection
 
 
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
+async def read_json(request: Request, limit: int, seconds: float | None = None) -> dict[str, Any]:
     """The body as a dict, without its null entries, which mean "absent".
 
     Raises UnsupportedContentType, UnsupportedEncoding, BodyTooLarge, RequestTooSlow or InvalidBody.
+
+    Args:
+        limit: maximum bytes.
+        seconds: time in which it must arrive; None: BODY_SECONDS.
     """
+    seconds = BODY_SECONDS if seconds is None else seconds
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         message = f"Content-Type must be application/json, got {content_type or 'none'}"
         raise UnsupportedContentType(message)
     check_encoding(request)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             body = await read_body(request, limit)
     except TimeoutError:
-        raise RequestTooSlow(f"the body must arrive within {BODY_SECONDS:g} s") from None
+        raise RequestTooSlow(f"the body must arrive within {seconds:g} s") from None
     for name, magic in COMPRESSED.items():
         if body.startswith(magic):
             raise UnsupportedEncoding(f"the body must not be compressed, got {name} data")

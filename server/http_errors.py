@@ -44,7 +44,6 @@ from engine import (
 )
 
 MAX_MESSAGE_CHARS = 1000
-NO_IMAGE_INPUT = ("/images/edits", "/images/variations")
 CLIENT_GONE = 499  # nginx's status for the log: the client has disconnected and cannot read it
 
 
@@ -204,15 +203,8 @@ def error_response(error: Exception, request: Request) -> Response:
     if isinstance(error, HTTPException):
         where = f": {request.method} {request.scope['path'][:200]}"
         if error.status_code == 404:
-            where += advice(request)
+            where += f"; set the client's base URL to {base_url(request)}"
     return Response(error_body(error, where), kind.status, headers, media_type="application/json")
-
-
-def advice(request: Request) -> str:
-    """What to do about a path that does not exist."""
-    if request.scope["path"].rstrip("/").endswith(NO_IMAGE_INPUT):
-        return "; this server generates images from text alone: POST /v1/images/generations"
-    return f"; set the client's base URL to {base_url(request)}"
 
 
 def base_url(request: Request) -> str:

@@ -1,5 +1,6 @@
 """Rate and concurrency limits: requests per key, and wrong keys per address. Memory is bounded."""
 
+import asyncio
 import math
 import time
 from collections import Counter, OrderedDict
@@ -52,6 +53,26 @@ class Quotas:
 
     def seconds_until(self, quota: Quota, tokens: float) -> float:
         return max(tokens - quota.tokens, 0) / self.rate
+
+
+class UploadMemory:
+    """Bytes of uploaded images, and of the pixels in them, that the running requests hold.
+
+    Args:
+        limit: maximum bytes of all requests.
+        readers: images that may be read at once.
+    """
+
+    def __init__(self, limit: int, readers: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self.readers = asyncio.Semaphore(readers)
+
+    def take(self, count: int) -> None:
+        """Counts bytes; a negative number gives some back. Raises TooManyRequests if they are too many."""
+        if count > 0 and self.held + count > self.limit:
+            raise TooManyRequests("the server holds as many bytes of uploaded images as it may; try again later", 5)
+        self.held += count
 
 
 class Limits:

@@ -37,6 +37,7 @@ def describe_images(
 
 def describe_preview(params: GenerationParams, model: ModelInfo, preview: Preview) -> PartialImageEvent:
     return PartialImageEvent(
+        type="image_generation.partial_image" if params.image is None else "image_edit.partial_image",
         b64_json=IMAGE_MARK,
         partial_image_index=preview.preview_index,
         image_index=preview.image_index,
@@ -50,6 +51,7 @@ def describe_completed(
 ) -> CompletedEvent:
     """The event of one of the n images. Only the `first` counts the text: clients sum the usage of events."""
     return CompletedEvent(
+        type="image_generation.completed" if params.image is None else "image_edit.completed",
         b64_json=IMAGE_MARK,
         created_at=int(time.time()),
         usage=usage(params, model, 1, image.text_tokens if first else 0),
@@ -71,12 +73,13 @@ def echo(params: GenerationParams, model: ModelInfo) -> dict[str, Any]:
 
 def usage(params: GenerationParams, model: ModelInfo, images: int, text: int) -> Usage:
     """Tokens as the transformer counts them. `text` is the number of text tokens."""
-    generated = images * latent_pixels(params, model)
+    pixels = latent_pixels(params, model)
+    generated, read = images * pixels, 0 if params.image is None or text == 0 else pixels
     return Usage(
-        input_tokens=text,
+        input_tokens=text + read,
         output_tokens=generated,
-        total_tokens=text + generated,
-        input_tokens_details=TokenDetails(text_tokens=text, image_tokens=0),
+        total_tokens=text + read + generated,
+        input_tokens_details=TokenDetails(text_tokens=text, image_tokens=read),
         output_tokens_details=TokenDetails(text_tokens=0, image_tokens=generated),
     )
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,7 +11,7 @@ from engine import LIMITS, MAX_TIMEOUT_SECONDS, ImageFormat, InvalidParams, Prio
 
 from .http_errors import printable
 from .request_params import RANDOM
-from .synonyms import FIELDS, fold, refuse_unsupported, replace_synonyms
+from .synonyms import fold, refuse_unsupported, replace_synonyms, synonyms_of
 
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -83,6 +83,29 @@ class ImageGenerationRequest(BaseModel):
     max_tokens: Any = None  # of chat; LiteLLM's health check adds it
 
 
+class ImageEditRequest(ImageGenerationRequest):
+    """Body of POST /v1/images/edits. In a form all values are texts, and images are files."""
+
+    image: Any
+    mask: Any = None
+
+    # not OpenAI's
+    strength: Annotated[float, limited("strength")] | None = None
+    mask_feather: Annotated[Whole, limited("mask_feather")] | None = None
+
+    # accepted and ignored
+    input_fidelity: Any = None
+
+
+class ImageVariationRequest(ImageEditRequest):
+    """Body of POST /v1/images/variations: an edit that may do without a prompt."""
+
+    prompt: str = ""
+
+
+Request = TypeVar("Request", bound=ImageGenerationRequest)
+
+
 class TokenDetails(BaseModel):
     """Tokens of the input or of the output, by kind."""
 
@@ -142,7 +165,7 @@ class ImagesResponse(Echo):
 class PartialImageEvent(Echo):
     """A preview. `image_index`, our extension, is the index of its image among the n images."""
 
-    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     b64_json: str
     partial_image_index: int
     image_index: int
@@ -152,7 +175,7 @@ class PartialImageEvent(Echo):
 class CompletedEvent(Echo):
     """One finished image. The last four fields are our extensions."""
 
-    type: Literal["image_generation.completed"] = "image_generation.completed"
+    type: Literal["image_generation.completed", "image_edit.completed"]
     b64_json: str
     created_at: int
     usage: Usage
@@ -185,6 +208,7 @@ class ModelObject(BaseModel):
     max_steps: int
     default_guidance_scale: float
     quality_steps: dict[str, int]
+    takes_images: bool
 
 
 class ModelList(BaseModel):
@@ -215,18 +239,24 @@ def parse_generation(body: dict[str, Any], strict: bool = False) -> tuple[ImageG
     Args:
         strict: unknown names are errors, synonyms of fields included.
     """
-    fields = ImageGenerationRequest.model_fields
+    return parse_request(ImageGenerationRequest, body, strict)
+
+
+def parse_request(kind: type[Request], body: dict[str, Any], strict: bool) -> tuple[Request, list[str]]:
+    """As `parse_generation`, for a kind of request."""
+    fields = kind.model_fields
     refuse_unsupported(body, fields)
     for name in body:
         if strict and name not in fields:
             shown = printable(name)[:60]
-            near = [FIELDS[fold(name)]] if fold(name) in FIELDS else difflib.get_close_matches(shown, fields, 1)
+            synonym = synonyms_of(fields).get(fold(name))
+            near = [synonym] if synonym else difflib.get_close_matches(shown, fields, 1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise InvalidParams(f"Unknown parameter: {shown!r}.{hint}", shown, "unknown_parameter")
     body, sent = replace_synonyms(body, fields)
     known = {name: value for name, value in body.items() if name in fields and (name == "prompt" or not blank(value))}
     try:
-        request = ImageGenerationRequest.model_validate(known)
+        request = kind.model_validate(known)
     except ValidationError as error:
         raise invalid_params(error.errors()[0], sent) from None
     if request.partial_images is not None:  # without `stream` the engine never sees it

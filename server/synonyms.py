@@ -36,13 +36,20 @@ SYNONYMS = {
         *("mime_type", "output_mime_type", "response_mime_type", "image_mime_type"),
     ),
     "response_format": ("image_encoding",),
+    "image": (
+        *("images", "init_image", "init_images", "input_image", "input_images", "source_image", "base_image"),
+        *("reference_image", "reference_images", "image_url", "image_urls", "image_file", "photo", "picture", "img"),
+    ),
+    "mask": ("mask_image", "mask_url", "mask_file", "inpaint_mask"),
+    "strength": ("denoising_strength", "denoise", "prompt_strength", "img2img_strength"),
+    "mask_feather": ("feather", "mask_blur"),
     "output_compression": ("output_quality", "image_quality", "jpeg_quality", "webp_quality", "compression_quality"),
 }
 """Synonyms of each field. Its own name in another spelling, like guidanceScale, is one too."""
 SIDES = ("width", "height")
 
 REFUSED = {
-    "This server generates images from text alone": (
+    "Images are generated from text alone here; send an image to POST /v1/images/edits": (
         *("image", "img", "photo", "picture", "mask", "inpaint", "inpainting", "outpaint", "outpainting", "control"),
         *("controlnet", "reference", "ref", "redux", "pose", "depth", "canny", "ip"),
     ),
@@ -87,14 +94,19 @@ def fold(name: str) -> str:
     return re.sub("[_ -]", "", name).lower()
 
 
-FIELDS = {fold(name): field for field, names in SYNONYMS.items() for name in (field, *names)}
+FOLDED = {field: [fold(name) for name in (field, *names)] for field, names in SYNONYMS.items()}
 WRAPPED = {fold(name) for name in WRAPPERS}
 OFFERS = {word: offer for offer, words in REFUSED.items() for word in words}
 
 
+def synonyms_of(fields: Collection[str]) -> dict[str, str]:
+    """{folded name: field} for the names of these fields."""
+    return {name: field for field in fields for name in FOLDED.get(field, [fold(field)])}
+
+
 def refuse_unsupported(body: dict[str, Any], fields: Collection[str]) -> None:
     """Raises InvalidParams for what would change the image and cannot be honoured."""
-    known = {*FIELDS, *map(fold, fields), *SIDES}
+    known = {*synonyms_of(fields), *SIDES}
     for name, value in body.items():
         if fold(name) in known or asks_nothing(value):
             continue
@@ -152,7 +164,7 @@ def replace_synonyms(body: dict[str, Any], fields: Collection[str]) -> tuple[dic
 
     Raises InvalidParams for a synonym that contradicts its field.
     """
-    targets = FIELDS | {fold(field): field for field in fields}
+    targets = synonyms_of(fields)
     body = join_sides(body)
     replaced = {name: value for name, value in body.items() if name in fields}
     sent: dict[str, str] = {}
@@ -171,7 +183,7 @@ def replace_synonyms(body: dict[str, Any], fields: Collection[str]) -> tuple[dic
 def join_sides(body: dict[str, Any]) -> dict[str, Any]:
     """The body with `width` and `height` as one size. Raises InvalidParams for one of them without the other."""
     for name, value in body.items():  # fal's image_size is an object
-        if FIELDS.get(fold(name)) == "size" and isinstance(value, dict) and value.keys() == set(SIDES):
+        if fold(name) in FOLDED["size"] and isinstance(value, dict) and value.keys() == set(SIDES):
             return join_sides({key: entry for key, entry in body.items() if key != name} | value)
     sides = {fold(name): value for name, value in body.items() if fold(name) in SIDES}
     if not sides:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import fields
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
@@ -57,7 +58,24 @@ async def create_images(request: Request) -> Response:
     body, ignored = parse_generation(await read_json(request, config.max_body_bytes), config.strict_params)
     model_name = request.path_params.get("deployment", body.model)  # a deployment's name is Azure's name of a model
     model = served_model(request.app.state, model_name)
-    params = to_params(body, model, request.state.tenant)
+    return await respond(to_params(body, model, request.state.tenant), body, model, ignored, started, request)
+
+
+async def respond(
+    params: GenerationParams,
+    body: ImageGenerationRequest,
+    model: ModelInfo,
+    ignored: list[str],
+    started: float,
+    request: Request,
+) -> Response:
+    """Generates the images and answers, by events or at once.
+
+    Args:
+        body: request that `params` were made of.
+        ignored: unknown names in it.
+        started: seconds by time.monotonic.
+    """
     headers = {}
     if params.negative_prompt.strip() and not is_guided(params, model):
         ignored.append("negative_prompt")  # its branch does not run; the engine drops it from the file too
@@ -73,6 +91,7 @@ async def create_images(request: Request) -> Response:
         return await EventStream(params, model, events, headers, request.state.request_id).opened()
     images = await collect_while_connected(events, request)
     urls = None
+    model_name = request.path_params.get("deployment", body.model)
     if (body.response_format or default_format(request.app.state, model_name)) == "url":
         urls = await store_images(images, params, request)
     frame = describe_images(params, model, images, urls, time.monotonic() - started).model_dump_json(exclude_none=True)
@@ -83,12 +102,17 @@ async def create_images(request: Request) -> Response:
     return StreamingResponse(pieces, headers=headers, media_type="application/json")
 
 
-def to_params(body: ImageGenerationRequest, model: ModelInfo, tenant: str) -> GenerationParams:
-    """The request as the engine takes it: a field that both classes have is passed on under its name."""
-    values = {name: getattr(body, name) for name in SHARED_FIELDS}
+def to_params(body: ImageGenerationRequest, model: ModelInfo, tenant: str, **values: Any) -> GenerationParams:
+    """The request as the engine takes it: a field that both classes have is passed on under its name.
+
+    Args:
+        values: further arguments of `resolve_params`, in place of those of the request.
+    """
+    shared = {name: getattr(body, name) for name in SHARED_FIELDS}
     if not body.stream:
-        values["partial_images"] = None
-    return resolve_params(model, size=body.size, quality=body.quality, tenant=tenant, **values)
+        shared["partial_images"] = None
+    given = {"size": body.size, "quality": body.quality, "tenant": tenant} | shared | values
+    return resolve_params(model, **given)
 
 
 async def collect_while_connected(events: AsyncGenerator[Event], request: Request) -> list[Finished]:

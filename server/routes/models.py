@@ -87,5 +87,6 @@ def model_object(model: ModelInfo, name: str) -> ModelObject:
         default_steps=model.default_steps,
         max_steps=MAX_STEPS,
         default_guidance_scale=model.default_guidance,
+        takes_images=model.takes_images,
         quality_steps={word: preset_steps(model, word) for word in QUALITY},
     )

@@ -39,7 +39,8 @@ async def upload_file(request: Request) -> Any:
     await asyncio.to_thread(make_room, batches, 1)
     upload = Upload(batches, await asyncio.to_thread(batches.files.begin, request.state.tenant))
     try:
-        fields, filename = await read_form(request, MAX_FILE_BYTES, upload.write)
+        fields, filenames = await read_form(request, MAX_FILE_BYTES, upload.write)
+        filename = filenames.get("file")
         check_fields(fields, filename)
         await upload.flush()
         kept = request.app.state.config.batch_max_age
@@ -99,7 +100,7 @@ class Upload:
         self._pending = bytearray()
         self._chunks = 0
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, part: str, data: bytes) -> None:
         self._pending += data
         if len(self._pending) >= CHUNK_BYTES:
             await self.flush()

@@ -32,8 +32,7 @@ def check_error(response: httpx.Response, status: int, code: str | None) -> str:
     "path",
     [
         "/v1",
-        "/v1/images/edits",
-        "/v1/images/variations",
+        "/v1/images/upscales",
         "/static/x.js",
         "/static/..%2fapp.py",
         "/docs",

@@ -140,7 +140,7 @@ def test_slow_body_after_response_closes_connection(port: int) -> None:
 
 def test_unread_upload_drained_and_answered(port: int) -> None:
     """A client reads no response while it sends; afterwards the connection stays usable."""
-    sent = b"POST /v1/images/edits HTTP/1.1\r\nhost: a\r\ncontent-length: 20000000\r\n\r\n" + bytes(20_000_000)
+    sent = b"POST /v1/images/nope HTTP/1.1\r\nhost: a\r\ncontent-length: 20000000\r\n\r\n" + bytes(20_000_000)
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(sent)
         assert read_error(connection).startswith(b"HTTP/1.1 404 ")
