@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import dataclasses
-import functools
 import logging
 import os
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine import VERSION, EngineConfig, GenerationParams, SanaError, configure_logs
+from engine import VERSION, EngineConfig, GenerationParams, ModelInfo, SanaError, configure_logs
 
 from .environment import RULES, VariableError
 from .flags import add_device_flag, add_model_flags, add_quantization_flag, serve_flags
@@ -56,12 +55,32 @@ def generate(args: argparse.Namespace) -> int:
     from .request_params import check_size_text, resolve_params
 
     check_size_text(args.size)  # before minutes of loading
-    resolve = functools.partial(resolve_params, size=args.size, **settings(args, GenerationParams))
+    values = {"size": args.size, **settings(args, GenerationParams)}
+    if args.image_file is None and (args.mask_file or args.strength is not None):
+        raise SanaError("--mask and --strength need the image to repaint: --image FILE")
+    image, mask = read_file(args.image_file), read_file(args.mask_file)
+
+    def resolve(model: ModelInfo) -> GenerationParams:
+        if image is None:
+            return resolve_params(model, **values)
+        from .source_images import repaint_values
+
+        repainted = repaint_values(model, image, mask, args.size, args.strength)
+        return resolve_params(model, **(values | repainted))
+
     # An error is one line, since its traceback is for a server's log. One request has too few steps to repay capturing
     # CUDA graphs.
     engine = dataclasses.replace(engine_config(args), log_level="critical", cuda_graphs=False)
     asyncio.run(generate_files(engine, resolve, args.out))
     return 0
+
+
+def read_file(path: Path | None) -> bytes | None:
+    """The content of a file, None for no path. Raises SanaError."""
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise SanaError(f"cannot read {path}: {error.strerror}") from None
 
 
 def batch(args: argparse.Namespace) -> int:
@@ -139,6 +158,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_guidance_flag(command)
     command.add_argument("--seed", type=int, help="seed of the first image (default: random)")
     command.add_argument("--negative-prompt", default="", help="what to steer away from (default: nothing)")
+    image_help = "image to repaint: PNG, JPEG, WebP or GIF; its transparent pixels alone if it has any"
+    command.add_argument("--image", dest="image_file", type=Path, metavar="FILE", help=image_help)
+    mask_help = "mask of the image's size: what is transparent, or white in a mask without transparency, is repainted"
+    command.add_argument("--mask", dest="mask_file", type=Path, metavar="FILE", help=mask_help)
+    strength_help = "how much of --image is lost, from 0 to 1 (default: 0.6, with a mask 1)"
+    command.add_argument("--strength", type=float, metavar="SHARE", help=strength_help)
     n_help = "number of images; several are numbered: sana-1.png, sana-2.png, ... (default: %(default)s)"
     command.add_argument("-n", type=int, default=1, help=n_help)
     command.add_argument("--out", type=Path, default=Path("sana.png"), help="PNG file to write (default: %(default)s)")

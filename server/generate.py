@@ -33,7 +33,7 @@ async def generate_files(config: EngineConfig, resolve: Callable[[ModelInfo], Ge
 
 async def write_images(engine: EngineClient, params: GenerationParams, out: Path) -> None:
     started = time.monotonic()
-    steps = params.num_inference_steps * params.n
+    steps = params.denoise_steps * params.n
     async with contextlib.aclosing(engine.generate(params)) as events:
         with tqdm(total=max(steps, 0), unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
             async for event in events:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engine import EngineClient, EngineConfig, EngineUnavailable, GenerationParams, SanaError
 from server.cli import main
@@ -99,3 +100,25 @@ def test_generate_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     assert rest.decode().splitlines()[-1] == "sana: stopped"
     assert b"Traceback" not in seen + rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_repaints_an_image_within_its_mask(tmp_path: Path) -> None:
+    image, mask = Image.new("RGB", (64, 96), (200, 30, 30)), Image.new("L", (64, 96))
+    mask.paste(255, (0, 48, 64, 96))
+    image.save(tmp_path / "in.png")
+    mask.save(tmp_path / "mask.png")
+    flags = ["--model", MODEL, "--device", "cpu", "--steps", "4", "--strength", "0.5", "--seed", "1"]
+    ended = run_sana(
+        "generate", "a blue square", *flags, "--image", "in.png", "--mask", "mask.png", "--out", "out.png", cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "2/2" in ended.stderr  # steps from the middle of the schedule
+    with Image.open(tmp_path / "out.png") as out:
+        assert out.crop((0, 0, 64, 48)).tobytes() == image.crop((0, 0, 64, 48)).tobytes()
+
+
+def test_generate_checks_images_before_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a cat", "--model", MODEL, "--image", str(tmp_path / "absent.png")]) == 1
+    assert capsys.readouterr().err == f"sana: cannot read {tmp_path}/absent.png: No such file or directory\n"
+    assert main(["generate", "a cat", "--model", MODEL, "--mask", "mask.png"]) == 1
+    assert "--image FILE" in capsys.readouterr().err
