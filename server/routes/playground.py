@@ -14,6 +14,8 @@ TYPES = {
     "index.html": "text/html",
     "style.css": "text/css",
     "script.js": "text/javascript",
+    "edit.js": "text/javascript",
+    "request.js": "text/javascript",
     "snippets.js": "text/javascript",
     "stream.js": "text/javascript",
 }

@@ -1,26 +1,21 @@
 // The playground: uses the same API as any client, and shows previews of each image.
 
+import * as edit from "./edit.js";
+import { api, hasKey, headers, send } from "./request.js";
 import { asCurl, asPython } from "./snippets.js";
 import { imageUrl, serverSentEvents } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_KEPT = 60; // images in the gallery; the oldest are removed
 const MAX_PROMPT_SHOWN = 240; // characters in the caption
-const api = new URL("v1/", document.baseURI);
 const emptyMessage = $("stage").firstElementChild;
 const kept = []; // {url, body, seed, size, seconds}, newest first
 let shown = null;
 let running = null; // AbortController of the current request
 
-const hasKey = () => $("key").value.trim() !== "";
-
-function headers() {
-  const key = $("key").value.trim();
-  return { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }) };
-}
-
 function requestBody() {
-  const size = $("size").value === "custom" ? $("custom-size").value.trim() : $("size").value;
+  const chosen = $("size").value === "custom" ? $("custom-size").value.trim() : $("size").value;
+  const size = edit.active() ? edit.size() : chosen;
   const body = {
     prompt: $("prompt").value.trim() || $("prompt").placeholder,
     size,
@@ -43,21 +38,17 @@ async function generate() {
   const figures = prepareStage(body);
   let finished = 0;
   try {
-    const response = await fetch(new URL("images/generations", api), {
-      method: "POST",
-      headers: headers(),
-      body: JSON.stringify({ ...body, stream: true, partial_images: 3 }),
-      signal: running.signal,
-    });
+    const before = edit.active() ? URL.createObjectURL(await edit.toFile()) : null;
+    const response = await send(body, running.signal);
     if (!response.ok) throw await failure(response);
     for await (const event of serverSentEvents(response)) {
       if (event.error) throw new Error(event.error.message);
       const figure = figures[event.image_index ?? 0];
       if (event.type === "comment") showProgress(event.text, figures, started);
-      else if (event.type === "image_generation.partial_image") show(figure, imageUrl(event));
-      else if (event.type === "image_generation.completed") {
+      else if (event.type.endsWith(".partial_image")) show(figure, imageUrl(event));
+      else if (event.type.endsWith(".completed")) {
         finished += 1;
-        complete(figure, event, body, (performance.now() - started) / 1000);
+        complete(figure, event, body, (performance.now() - started) / 1000, before);
       }
     }
     if (finished < figures.length) throw new Error("the connection closed before the last image");
@@ -128,8 +119,8 @@ function showProgress(comment, figures, started) {
   $("status").textContent = `step ${step} of ${steps}, ${seconds(started)}`;
 }
 
-function complete(figure, event, body, time) {
-  const image = { url: imageUrl(event), body, seed: event.seed, size: event.size, time };
+function complete(figure, event, body, time, before) {
+  const image = { url: imageUrl(event), body, seed: event.seed, size: event.size, time, before };
   show(figure, image.url);
   figure.querySelector("img").alt = body.prompt;
   figure.classList.remove("generating");
@@ -161,10 +152,34 @@ function describe(image) {
     `${words} · ${image.size} · ${body.num_inference_steps} steps · guidance ${body.guidance_scale} · ` +
     `seed ${image.seed} · ${image.time.toFixed(1)} s`;
   Object.assign($("download"), { href: image.url, download: `sana-${image.seed}.png` });
+  $("compare").hidden = !image.before;
+  $("copy-curl").hidden = $("copy-python").hidden = Boolean(image.before); // the code would need the image's file
+  setBefore(false);
   $("gallery-title").hidden = false;
   for (const button of $("gallery").querySelectorAll("button")) {
     button.setAttribute("aria-current", button.dataset.url === image.url);
   }
+}
+
+function setBefore(before) {
+  $("compare").setAttribute("aria-pressed", before);
+  $("compare").textContent = before ? "Show after" : "Show before";
+}
+
+function compare() {
+  const before = $("compare").getAttribute("aria-pressed") !== "true";
+  if (before) select(shown);
+  $("stage").querySelector("img").src = before ? shown.before : shown.url;
+  setBefore(before);
+}
+
+async function repaint() {
+  select(shown);
+  const image = $("stage").querySelector("img");
+  await image.decode();
+  await edit.start(image);
+  $("source").scrollIntoView({ block: "nearest" });
+  $("canvas").focus();
 }
 
 function thumbnail(image) {
@@ -243,6 +258,7 @@ async function connect() {
     $("steps").value = model.default_steps;
     $("guidance").value = model.default_guidance_scale;
     $("n").max = model.max_n;
+    $("start").hidden = $("repaint").hidden = !model.takes_images;
     refresh();
     say("");
   } catch (error) {
@@ -282,6 +298,9 @@ $("form").addEventListener("input", refresh);
 $("cancel").addEventListener("click", () => running?.abort());
 $("theme").addEventListener("click", switchTheme);
 $("dice").addEventListener("click", () => { $("seed").value = ""; });
+$("compare").addEventListener("click", compare);
+$("repaint").addEventListener("click", repaint);
+edit.listen((text) => say(text, true));
 $("reuse").addEventListener("click", () => reuse(shown));
 $("copy-curl").addEventListener("click", (event) => copy(event.target, asCurl(api, shown, hasKey())));
 $("copy-python").addEventListener("click", (event) => copy(event.target, asPython(api, shown, hasKey())));

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from server.routes.playground import TYPES
@@ -90,6 +91,53 @@ def test_playground_gallery_of_several_images(page: Page) -> None:
     page.locator("#reuse").click()
     assert re.fullmatch(r"\d+", page.locator("#seed").input_value())
     assert page.locator("#custom-size").input_value() == "65 \u00d7 90"
+
+
+@needs_chromium
+def test_playground_edits_an_image_within_a_painted_mask(page: Page, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64), (200, 30, 30)).save(tmp_path / "in.png")
+    page.locator("#file").set_input_files(tmp_path / "in.png")
+    box = page.locator("#canvas").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.7)
+    page.mouse.up()
+    expect(page.locator("#strength")).to_have_value("1")
+    page.locator("#prompt").fill("a blue square")
+    page.locator("#steps").fill("3")
+    page.locator("#generate").click()
+    expect(page.locator("#caption")).to_contain_text("a blue square · 96x64 · 3 steps")
+    pixel = """image => image.decode().then(() => {
+        const canvas = Object.assign(document.createElement("canvas"), { width: 96, height: 64 });
+        canvas.getContext("2d").drawImage(image, 0, 0);
+        return [...canvas.getContext("2d").getImageData(5, 5, 1, 1).data];
+    })"""
+    assert page.locator("#stage img").evaluate(pixel) == [200, 30, 30, 255]  # beside the paint
+    after = page.locator("#stage img").get_attribute("src")
+    page.locator("#compare").press("Enter")
+    expect(page.locator("#compare")).to_have_text("Show after")
+    assert page.locator("#stage img").get_attribute("src") != after
+    page.locator("#compare").press("Enter")
+    assert page.locator("#stage img").get_attribute("src") == after
+
+
+@needs_chromium
+def test_playground_mask_by_keyboard(page: Page) -> None:
+    page.locator("#prompt").fill("a red circle")
+    page.locator("#steps").fill("1")
+    page.locator("#generate").click()
+    page.locator("#repaint").click()
+    expect(page.locator("#canvas")).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#strength")).to_have_value("0.6")
+    page.keyboard.press("Space")
+    expect(page.locator("#strength")).to_have_value("1")
+    page.locator("#clear-mask").press("Enter")
+    expect(page.locator("#strength")).to_have_value("0.6")
+    page.locator("#remove").press("Enter")
+    expect(page.locator("#source")).to_be_hidden()
+    expect(page.locator("#choose")).to_be_focused()
 
 
 @needs_chromium
