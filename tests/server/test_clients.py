@@ -62,6 +62,19 @@ def test_docs_python_programs(number: int, names: list[str], server: LiveServer,
     assert png_files(tmp_path) == names
 
 
+def test_docs_python_edit(server: LiveServer, tmp_path: Path) -> None:
+    run(tmp_path, blocks("Edits", "python")[0], server, sys.executable, "-W", "ignore::ResourceWarning", "-c")
+    assert png_files(tmp_path) == ["edit.png", "image.png"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+@pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="needs npm ci in tests/clients")
+def test_docs_node_edit(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+    run(tmp_path, blocks("Edits", "js")[0], server, "node", "--input-type=module", "-e")
+    assert png_files(tmp_path) == ["edit.png", "image.png"]
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 @pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="needs npm ci in tests/clients")
 def test_docs_node_program(server: LiveServer, tmp_path: Path) -> None:
