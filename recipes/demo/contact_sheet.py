@@ -22,14 +22,14 @@ PROMPTS = (
     "a yellow star above a purple heart",
     "four green triangles",
     "a large orange ring on a navy background",
-    "a pink heart and a black star",
+    "a red circle on a white background",
     "three blue circles on a cream background",
     "a white star on a teal background",
     "a brown square below a green ring",
-    "a small red triangle",
+    "a gray cat in the snow",
     "two purple hearts on a light green background",
     "a gray circle with an orange star to its right",
-    "a large yellow circle on a gradient background from navy to teal",
+    "a yellow moon in the night sky",
 )
 
 
