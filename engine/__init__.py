@@ -15,6 +15,7 @@ from .errors import (
     SanaError,
 )
 from .host import STOP_SIGNALS
+from .interface import Engine
 from .logs import configure_logs
 from .params import (
     LIMITS,
@@ -65,6 +66,7 @@ __all__ = [
     "CheckpointError",
     "DeadlineExceeded",
     "DeviceError",
+    "Engine",
     "EngineClient",
     "EngineConfig",
     "EngineStats",

@@ -76,6 +76,11 @@ class EngineClient:
         return self.model is not None and not self.draining and any(replica.ready for replica in self._replicas)
 
     @property
+    def usable(self) -> bool:
+        """Whether an engine process is ready or will be: a request may wait, but is not refused for want of one."""
+        return any(replica.usable for replica in self._replicas)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the engine processes, in the order of the devices."""
         return tuple(replica.process.pid for replica in self._replicas if replica.process is not None)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from engine import EngineClient, ModelInfo, SanaError
+from engine import Engine, EngineClient, ModelInfo, SanaError
 
 from .access import AccessLog
 from .auth import ApiKeys, authorize
@@ -58,12 +58,21 @@ def log_loaded(loading: asyncio.Task[ModelInfo]) -> None:
         log.info("engine: %s", loading.exception() or "ready")
 
 
-def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]], None] = log_loaded) -> FastAPI:
-    """The application. While the model loads it answers 503; `loaded` is called with the task once that has ended."""
+def create_app(
+    config: ServerConfig,
+    loaded: Callable[[asyncio.Task[ModelInfo]], None] = log_loaded,
+    engine: Engine | None = None,
+) -> FastAPI:
+    """The application. While the model loads it answers 503.
+
+    Args:
+        loaded: called with the task that loads the model once it has ended.
+        engine: the engine that the application starts and stops; None: engine processes of its own.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        engine: EngineClient = app.state.engine
+        engine: Engine = app.state.engine
         loading = asyncio.create_task(load(engine, config))
         loading.add_done_callback(loaded)
         with tempfile.TemporaryDirectory(prefix="sana-files-", ignore_cleanup_errors=True) as scratch:
@@ -96,7 +105,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     if config.files is not None:
         app.state.files = open_store(config.files, config)
     app.state.metrics = Metrics()
-    app.state.engine = EngineClient(config.engine, on_step=app.state.metrics.observe_step)
+    app.state.engine = engine or EngineClient(config.engine, on_step=app.state.metrics.observe_step)
     app.state.keys = ApiKeys(config.api_keys, config.api_key_file)
     app.state.uploads = UploadMemory(edits.MAX_HELD_BYTES, edits.READERS)
     app.state.limits = Limits(config.rate_limit, config.max_concurrent)
@@ -125,7 +134,7 @@ def create_app(config: ServerConfig, loaded: Callable[[asyncio.Task[ModelInfo]],
     return app
 
 
-async def load(engine: EngineClient, config: ServerConfig) -> ModelInfo:
+async def load(engine: Engine, config: ServerConfig) -> ModelInfo:
     model = await engine.start()
     for name, alias in config.model_aliases.items():
         if alias.model not in ("", model.id):

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine import STAGES, VERSION, EngineClient, GenerationParams, StepReport, Timings
+from engine import STAGES, VERSION, Engine, GenerationParams, StepReport, Timings
 
 from .limits import Limits
 
@@ -73,7 +73,7 @@ class Metrics:
         for result in ("completed", "failed"):
             self.lines.labels(result)
 
-    def watch(self, engine: EngineClient, limits: Limits) -> None:
+    def watch(self, engine: Engine, limits: Limits) -> None:
         """Adds the statistics of the engine and the limits, read at each scrape."""
         self.registry.register(EngineCollector(engine, limits))
 
@@ -113,7 +113,7 @@ class Metrics:
 class EngineCollector(Collector):
     """EngineStats as metrics, and the requests that the limits refused before they reached the engine."""
 
-    def __init__(self, engine: EngineClient, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits
 
     def collect(self) -> Iterator[Metric]:

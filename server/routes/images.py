@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
-from engine import EngineClient, Event, Finished, GenerationParams, ModelInfo, RequestCancelled, is_guided
+from engine import Engine, Event, Finished, GenerationParams, ModelInfo, RequestCancelled, is_guided
 
 from ..auth import limit
 from ..body import read_json
@@ -83,7 +83,7 @@ async def respond(
         headers["x-ignored-params"] = header_names(ignored)
         names, request_id = headers["x-ignored-params"], request.state.request_id
         log.warning("%s ignored parameters: %s", request_id, names, extra={"request_id": request_id})
-    engine: EngineClient = request.app.state.engine
+    engine: Engine = request.app.state.engine
     # The engine needs unique ids, and two clients may send the same x-request-id.
     unique_id = f"{request.state.request_id}/{secrets.token_hex(4)}"
     events = observe(engine.generate(params, unique_id), params, request)

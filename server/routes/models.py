@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.datastructures import State
 
-from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, MIN_SIDE, EngineClient, EngineUnavailable, ModelInfo
+from engine import MAX_IMAGES, MAX_PROMPT_CHARS, MAX_STEPS, MIN_SIDE, Engine, EngineUnavailable, ModelInfo
 
 from ..http_errors import ModelNotFound, printable
 from ..request_params import QUALITY, preset_steps, size_of_ratio
@@ -40,7 +40,7 @@ def served_model(state: State, name: str | None = None) -> ModelInfo:
 
     Raises EngineUnavailable or ModelNotFound.
     """
-    engine: EngineClient = state.engine
+    engine: Engine = state.engine
     model = engine.model
     if model is None:
         raise EngineUnavailable("the model is loading or the server is stopping; try again in a few seconds")

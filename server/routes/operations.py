@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 
-from engine import EngineClient, EngineUnavailable
+from engine import Engine, EngineUnavailable
 
 from ..metrics import Metrics
 from .models import served_model
@@ -22,7 +22,7 @@ async def health() -> dict[str, str]:
 @router.get("/ready")
 async def ready(request: Request) -> dict[str, str]:
     """200 if the engine can generate; 503 while it loads, drains or restarts: for load balancers and Docker."""
-    engine: EngineClient = request.app.state.engine
+    engine: Engine = request.app.state.engine
     model = served_model(request.app.state)
     if not engine.ready:
         raise EngineUnavailable("the server is stopping" if engine.draining else "the engine is restarting")
