@@ -46,6 +46,12 @@ def top_packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
+@pytest.mark.parametrize("folder", ["server", "engine", "kernels"])
+def test_plain_server_imports_no_ray(folder: str) -> None:
+    found = [name_of(path) for path in sources(f"{folder}/**/*.py") if top_packages(path) & {"ray", "deploy"}]
+    assert not found
+
+
 @pytest.mark.parametrize("path", sources("server/**/*.py"), ids=name_of)
 def test_server_imports_engine_exports_only(path: Path) -> None:
     ours = {name for name in imports(path) if name.partition(".")[0] in OURS - {"server"}}

@@ -1,0 +1,1 @@
+"""Ways to run sana-serve on other systems than a plain host."""

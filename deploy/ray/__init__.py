@@ -1,0 +1,1 @@
+"""sana-serve on Ray: `build` for Ray Serve (app.py), and a job for Ray Data (generate.py). Needs the extra `ray`."""
