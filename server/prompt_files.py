@@ -108,7 +108,8 @@ class Run:
             if entry.name in self._names:
                 raise SanaError(f"custom_id {entry.name} is also that of an earlier line")
             self._names.add(entry.name)
-            params = self._params(entry)
+            given = {name: value for name, value in entry.fields.items() if value is not None}
+            params = row_params(self._model, {**self._defaults, **given})
             paths = [self._out / name for name in image_names(entry.name, params)]
             if all(path.exists() for path in paths):
                 self.existing += 1
@@ -125,14 +126,18 @@ class Run:
                 file.write(json.dumps({"line": entry.number, "name": entry.name, "error": str(error)}) + "\n")
         self._bar.update()
 
-    def _params(self, entry: Entry) -> GenerationParams:
-        fields = {**self._defaults, **{name: value for name, value in entry.fields.items() if value is not None}}
-        body, _ = parse_generation(fields)  # others are ignored, as by the server
-        if body.stream:
-            raise SanaError("stream must be false in a batch")
-        values = {name: getattr(body, name) for name in FIELDS}
-        params = resolve_params(self._model, body.prompt, size=body.size, quality=body.quality, **values)
-        return replace(params, background=True)
+
+def row_params(model: ModelInfo, fields: dict[str, Any]) -> GenerationParams:
+    """The request of a line or row, with the model's defaults. Fields that are no part of a request are ignored.
+
+    Raises SanaError.
+    """
+    body, _ = parse_generation({name: value for name, value in fields.items() if value is not None})
+    if body.stream:
+        raise SanaError("stream must be false in a batch")
+    values = {name: getattr(body, name) for name in FIELDS}
+    params = resolve_params(model, body.prompt, size=body.size, quality=body.quality, **values)
+    return replace(params, background=True)
 
 
 def image_names(name: str, params: GenerationParams) -> list[str]:
