@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "benchmarks.kernels": ([], r"denoise: \d+\.\d\d ms, \d+ launches, busy \d+\.\d\d ms"),
     "benchmarks.large_image": ([], r"demo on cpu in float32: 64x64 px, 1 steps\n.*\npeak RSS +\d+ MiB"),
     "benchmarks.policies": ([], r"same shape +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d\n"),
+    "benchmarks.ray_chaos": ([], r"killed an engine replica after 1\.0 s\n +6 of 6 right\n$"),
+    "benchmarks.ray_data": ([], r"24 objects of 24 prompts: 0 missing, 0 stray, 0 made twice, 0 wrong"),
+    "benchmarks.ray_overhead": ([], r"added per image +p50 .* of 1 \(target(.*\n)+ratio \d+\.\d\d \(target"),
+    "benchmarks.ray_scaling": ([], r"1 -> 2 replicas +\d+\.\d s .*\n2 -> 1 replicas +\d+\.\d s .*\n\d+ answered\n"),
     "benchmarks.real_size": (["--folder", "checkpoint"], r"weights 0\.\d\d GiB(.*\n)*peak memory \[GiB\] +\d\.\d\d"),
     "benchmarks.serving": (["URL"], r"images/s +\d+\.\d\d \((\d+) of \1 requests answered"),
     "benchmarks.simulate": (["--times", "3"], r"\n +2 +\d+ +\d+\.\d% +\d+\.\d +\d+\.\d%"),
@@ -47,6 +51,8 @@ def test_command_tiny_prints_figures(
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
+    if name.startswith("benchmarks.ray_"):  # a cluster each: about a minute
+        pytest.importorskip("ray", reason="needs the extra ray")
     flags, pattern = COMMANDS[name]
     if "URL" in flags:
         flags = [request.getfixturevalue("url")]
