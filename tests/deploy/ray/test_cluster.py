@@ -17,7 +17,7 @@ from benchmarks.ray_live import RayApplication, demo_config, serve_on_ray
 
 IMAGES = "/v1/images/generations"
 BODY = {"prompt": "a red circle", "size": "64x64", "num_inference_steps": 2, "seed": 7}
-LONG = {"prompt": "a red circle", "size": "512x512", "num_inference_steps": 100, "stream": True}
+LONG = {"prompt": "a red circle", "size": "512x512", "num_inference_steps": 100, "n": 4, "stream": True}
 SECONDS = 120.0
 FREED_SECONDS = 15.0  # less than LONG takes
 
@@ -67,8 +67,9 @@ def test_image_behind_url_is_read_through_the_proxy(client: httpx2.Client, appli
 def test_full_queues_answer_429_until_clients_leave(client: httpx2.Client) -> None:
     """Two long streams fill both replicas, so each has started while the other runs: the proxy buffers neither."""
     with client.stream("POST", IMAGES, json=LONG) as first, client.stream("POST", IMAGES, json=LONG) as second:
-        for stream in (first, second):
-            assert next(stream.iter_lines()).startswith(": image 0 step")
+        events = [stream.iter_lines() for stream in (first, second)]  # kept: one that is collected closes its response
+        for lines in events:
+            assert next(lines).startswith(": image 0 step")
         refused = post(client, size="512x512", num_inference_steps=100)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert int(refused.headers["retry-after"]) >= 1
