@@ -13,8 +13,10 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of the tests that set more threads
 
 
 def pytest_configure() -> None:
-    """Restores SIGINT, which shells ignore in background jobs; programs under test would inherit that."""
+    """Restores signals that shells ignore in background jobs, and nohup: programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -151,6 +151,8 @@ def mounts(pod: Pod, folder: Path, group: int) -> list[str]:
 
 
 def can_run() -> bool:
-    """Whether this user may become another one and mount."""
+    """Whether this user may become another one and mount, and no volume of the pod would hide this checkout."""
+    if Path("/tmp") in ROOT.parents:
+        return False
     tools = all(shutil.which(tool) for tool in ("unshare", "setpriv", "mount"))
     return tools and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0

@@ -184,7 +184,7 @@ def wait_for(pod: RunningPod, condition: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.skipif(not can_run(), reason="needs root, unshare, setpriv and mount, to run a container's command")
+@pytest.mark.skipif(not can_run(), reason="needs root, unshare, setpriv, mount, and a checkout outside of /tmp")
 def test_demo_pod_runs(tmp_path: Path) -> None:
     """A random user on a read-only root: the probes while it loads, generates and stops."""
     with running(Pod(overlay("demo")), tmp_path) as pod:

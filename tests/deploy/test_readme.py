@@ -40,10 +40,13 @@ def test_python_and_curl_examples_save_image(
 
 
 def test_generate_example_saves_image(environment: Environment) -> None:
-    (line,) = re.findall(r"\.venv/bin/(sana generate .*)", README)
-    answer = environment.run("bash", "-euc", line)
+    """And the one that repaints it."""
+    lines = re.findall(r"\.venv/bin/(sana generate .*)", README)
+    assert len(lines) == 2
+    answer = environment.run("bash", "-euc", "\n".join(lines))
     assert answer.returncode == 0, answer.stderr
     assert take_image(environment.folder) > 0
+    assert (environment.folder / "edit.png").read_bytes().startswith(b"\x89PNG")
 
 
 def take_image(folder: Path) -> int:

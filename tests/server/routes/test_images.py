@@ -413,15 +413,11 @@ def test_openai_client_raises_typed_errors(client: openai.OpenAI) -> None:
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
 
 
-def test_edits_and_variations_get_404(client: openai.OpenAI) -> None:
-    """Their uploads must be drained first: a client reads no response while it sends."""
-    file = ("a.png", PNG + bytes(3_000_000), "image/png")
+def test_upload_to_unknown_path_gets_404(client: openai.OpenAI) -> None:
+    """It must be drained first: a client reads no response while it sends."""
     with pytest.raises(openai.NotFoundError) as caught:
-        client.images.edit(image=file, mask=file, prompt="a cat", n=2, size="256x256")
+        client.audio.transcriptions.create(file=("a.wav", bytes(3_000_000), "audio/wav"), model="whisper-1")
     assert (caught.value.code, caught.value.param, caught.value.type) == ("unknown_url", None, "invalid_request_error")
-    with pytest.raises(openai.NotFoundError) as caught, pytest.warns(DeprecationWarning, match="deprecated"):
-        client.images.create_variation(image=file)
-    assert caught.value.code == "unknown_url"
 
 
 def test_server_log_has_no_errors(server: LiveServer) -> None:
