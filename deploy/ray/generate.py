@@ -223,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quantization", default=defaults.quantization, help="as of `sana serve` (default: none)")
     parser.add_argument("--verbose", action="store_true", help="show the log of the engines")
     args = parser.parse_args(argv)
+    if args.device == "cpu" and args.gpus:
+        parser.error("--device cpu needs --gpus 0: Ray would wait for a GPU without end")
     args.out = args.out if args.out.startswith("s3://") else str(Path(args.out).resolve())
     args.file = args.file if "://" in args.file else str(Path(args.file).resolve()) + "/" * args.file.endswith("/")
     try:
