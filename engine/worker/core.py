@@ -67,9 +67,8 @@ class EngineCore:
         self.model = model_info(checkpoint, device, choice, takes_images=later_bytes > 0)
         if config.cuda_graphs and device.type == "cuda":
             self.runner.capture_graphs(config.max_batch_tokens)
-        self.memory = memory_model(
-            checkpoint, device, dtype, cache_bytes + later_bytes
-        )  # after the graphs, which take memory
+        # After the graphs, which take memory.
+        self.memory = memory_model(checkpoint, device, dtype, cache_bytes + later_bytes)
         if device.type != "cuda":
             self.runner.decoder.memory = self.memory
         costs = measure_costs(self.runner, self.model)
@@ -102,10 +101,9 @@ class EngineCore:
         guided = is_guided(params, self.model)
         if not guided:
             params = replace(params, negative_prompt="")  # it has no effect, so the file must not record it
-        request_id, arrived, deadline = command.request_id, command.arrived, command.deadline
+        of_request = (params, size, guided, tokens, command.arrived, command.deadline, params.start_step)
         for index in range(params.n) if command.images is None else command.images:
-            task = ImageTask(request_id, index, params, size, guided, tokens, arrived, deadline, params.start_step)
-            self.scheduler.add(task)
+            self.scheduler.add(ImageTask(command.request_id, index, *of_request))
 
     def cancel(self, request_id: str) -> None:
         """Drops a request, queued or running, without an event."""
@@ -159,10 +157,8 @@ class EngineCore:
         """Updates the tasks of a batch that was run, and emits their progress."""
         now = time.monotonic()
         for task in batch.tasks:
-            if batch.phase is Phase.ENCODE:
-                task.encoded = task.denoised = now
-            elif batch.phase is Phase.ENCODE_IMAGE:
-                task.image_encoded = True
+            if batch.phase in (Phase.ENCODE, Phase.ENCODE_IMAGE):
+                task.image_encoded |= batch.phase is Phase.ENCODE_IMAGE
                 task.encoded = task.denoised = now
             elif batch.phase is Phase.DENOISE:
                 task.step += 1
