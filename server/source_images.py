@@ -35,21 +35,21 @@ def repaint_values(
         image, mask: files as bytes, or as JSON has them; mask may be None.
         size: size of the request; by default that of the image, reduced to about the model's native pixels.
     """
-    picture = read_image(image, "image")
-    repainted = read_mask(picture, mask)
-    width, height = resolve_size(size or "", model) if not is_default_size(size or "") else own_size(picture, model)
+    source = read_image(image, "image")
+    repainted = read_mask(source, mask)
+    width, height = resolve_size(size or "", model) if not is_default_size(size or "") else own_size(source, model)
     check_size(width, height, model)  # before memory is taken for it
-    pixels = fitted(without_holes(picture), (width, height)).tobytes()
+    pixels = without_holes(fitted(source, (width, height))).tobytes()
     marked = None if repainted is None else fitted(repainted, (width, height)).point(binary).tobytes()
     if strength is None:
         strength = DEFAULT_STRENGTH if marked is None else 1.0
     return {"size": f"{width}x{height}", "image": SourceImage(pixels, marked), "strength": strength}
 
 
-def own_size(picture: "Image.Image", model: ModelInfo) -> tuple[int, int]:
+def own_size(source: "Image.Image", model: ModelInfo) -> tuple[int, int]:
     """Size of the image, with its ratio, at no more than about the model's native pixels and its longest side."""
     native = model.default_size[0] * model.default_size[1]
-    width, height = picture.size
+    width, height = source.size
     scale = min(1.0, (native / (width * height)) ** 0.5, model.max_side / max(width, height))
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
@@ -68,10 +68,9 @@ def read_image(value: object, param: str) -> "Image.Image":
                     param,
                 )
             file.load()
-            picture: Image.Image = file
             with contextlib.suppress(Exception):  # a damaged EXIF block turns nothing
-                picture = ImageOps.exif_transpose(file)
-            return in_srgb(picture)
+                ImageOps.exif_transpose(file, in_place=True)
+            return in_srgb(file)
     except InvalidParams:
         raise
     except UnidentifiedImageError:
@@ -116,39 +115,41 @@ def decode_base64(text: str, param: str) -> bytes:
         raise InvalidParams(f"{param} must be base64 or a data: URL with base64", param) from None
 
 
-def in_srgb(picture: "Image.Image") -> "Image.Image":
+def in_srgb(source: "Image.Image") -> "Image.Image":
     """The image as RGB or RGBA in sRGB, with eight bits per value."""
     from PIL import ImageCms
 
-    profile = picture.info.get("icc_profile")
-    if picture.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
-        picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
-    if picture.mode not in ("RGB", "L", "CMYK"):
-        picture = picture.convert("RGB")
+    profile = source.info.get("icc_profile")
+    if source.mode in ("RGB", "RGBA") and source.has_transparency_data == (source.mode == "RGBA") and not profile:
+        return source  # the usual case: each copy of 8192 x 8192 pixels takes 256 MiB
+    if source.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
+        source = source.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    alpha = source.convert("RGBA").getchannel("A") if source.has_transparency_data else None
+    if source.mode not in ("RGB", "L", "CMYK"):
+        source = source.convert("RGB")
     if profile:
         with contextlib.suppress(Exception):  # a damaged profile, or of another kind of image
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "srgb" not in ImageCms.getProfileDescription(source).lower():
+            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" not in ImageCms.getProfileDescription(embedded).lower():
                 target = ImageCms.createProfile("sRGB")
-                picture = ImageCms.profileToProfile(picture, source, target, outputMode="RGB") or picture
-    colours = picture.convert("RGB")
+                source = ImageCms.profileToProfile(source, embedded, target, outputMode="RGB") or source
+    colours = source.convert("RGB")
     if alpha is not None:
         colours.putalpha(alpha)
     return colours
 
 
-def read_mask(picture: "Image.Image", mask: object) -> "Image.Image | None":
+def read_mask(source: "Image.Image", mask: object) -> "Image.Image | None":
     """Where the image is repainted, 255 in mode L: where the mask is transparent, or white if it has no transparency.
 
     Without a mask, where the image is transparent itself; None if it is nowhere. Raises InvalidParams.
     """
     if mask is None:
-        holes = picture.getchannel("A").point(lambda alpha: 255 * (alpha < OPAQUE)) if picture.mode == "RGBA" else None
+        holes = source.getchannel("A").point(lambda alpha: 255 * (alpha < OPAQUE)) if source.mode == "RGBA" else None
         return holes if holes is not None and holes.getbbox() else None
     given = read_image(mask, "mask")
-    if given.size != picture.size:
-        sizes = "{}x{}".format(*picture.size), "{}x{}".format(*given.size)
+    if given.size != source.size:
+        sizes = "{}x{}".format(*source.size), "{}x{}".format(*given.size)
         raise InvalidParams(f"mask must have the size of the image, {sizes[0]}, got {sizes[1]}", "mask")
     if given.mode == "RGBA" and given.getchannel("A").getextrema()[0] < OPAQUE:  # type: ignore[operator]
         marked = given.getchannel("A").point(lambda alpha: 255 * (alpha < OPAQUE))
@@ -164,24 +165,24 @@ def binary(value: int) -> int:
     return 255 * (value >= OPAQUE)
 
 
-def without_holes(picture: "Image.Image") -> "Image.Image":
+def without_holes(source: "Image.Image") -> "Image.Image":
     """The image in RGB, transparent pixels filled with blurred colours of those around them: black ones would spread.
 
     Each level is half as large, with the mean of the visible colours; what is transparent is taken from the next.
     """
     from PIL import Image
 
-    if picture.mode == "RGB":
-        return picture
-    alpha = picture.getchannel("A")
-    if alpha.getextrema()[0] == 255 or max(picture.size) == 1:
-        return picture.convert("RGB")
-    below = without_holes(picture.reduce(2)).resize(picture.size, Image.Resampling.BILINEAR)
-    return Image.composite(picture.convert("RGB"), below, alpha)
+    if source.mode == "RGB":
+        return source
+    alpha = source.getchannel("A")
+    if alpha.getextrema()[0] == 255 or max(source.size) == 1:
+        return source.convert("RGB")
+    below = without_holes(source.reduce(2)).resize(source.size, Image.Resampling.BILINEAR)
+    return Image.composite(source.convert("RGB"), below, alpha)
 
 
-def fitted(picture: "Image.Image", size: tuple[int, int]) -> "Image.Image":
+def fitted(source: "Image.Image", size: tuple[int, int]) -> "Image.Image":
     """The image scaled to cover `size`, and cropped centrally."""
     from PIL import Image, ImageOps
 
-    return picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    return source if source.size == size else ImageOps.fit(source, size, Image.Resampling.LANCZOS)

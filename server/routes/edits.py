@@ -33,7 +33,7 @@ UPLOAD_SECONDS = 600.0
 MAX_HELD_BYTES = 1 << 30
 """Bytes of uploads and of the pixels in them that all running requests may hold."""
 READERS = 2
-"""Images that are read at once: one of 8192 x 8192 pixels takes up to a gigabyte meanwhile."""
+"""Images that are read at once: one of 8192 x 8192 pixels takes up to 0.9 GB meanwhile."""
 IMAGE_PARTS = {
     f"{name}{suffix}" for field in ("image", "mask") for name in (field, *SYNONYMS[field]) for suffix in ("", "[]")
 }

@@ -5,15 +5,15 @@ const MAX_SIDE = 2048; // pixels; larger images are reduced here, since phones l
 const STEP = 0.02; // of the image's width, by which a key moves the brush
 const mask = document.createElement("canvas"); // opaque, and transparent where it is painted, as the API takes it
 const tint = document.createElement("canvas");
-let picture = null; // a canvas of the image
+let base = null; // a canvas with the image to repaint
 let painted = false;
 let brush = null; // position of the last stroke
 
-export const active = () => picture !== null;
-export const size = () => `${picture.width}x${picture.height}`;
+export const active = () => base !== null;
+export const size = () => `${base.width}x${base.height}`;
 
 // The image as a file to show beside the result.
-export const toFile = (canvas = picture) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+export const toFile = (canvas = base) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
 export async function formOf(fields) {
   const form = new FormData();
@@ -31,7 +31,7 @@ export async function start(source) { // a file, or an image on the page
   canvas.width = Math.round(bitmap.width * scale);
   canvas.height = Math.round(bitmap.height * scale);
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  picture = canvas;
+  base = canvas;
   for (const other of [mask, tint, $("canvas")]) Object.assign(other, { width: canvas.width, height: canvas.height });
   $("source").hidden = false;
   clear();
@@ -39,7 +39,7 @@ export async function start(source) { // a file, or an image on the page
 
 function clear() {
   painted = false;
-  brush = { x: picture.width / 2, y: picture.height / 2 };
+  brush = { x: base.width / 2, y: base.height / 2 };
   const context = mask.getContext("2d");
   context.globalCompositeOperation = "source-over";
   context.fillRect(0, 0, mask.width, mask.height);
@@ -48,7 +48,7 @@ function clear() {
 }
 
 function remove() {
-  picture = null;
+  base = null;
   $("source").hidden = true;
   $("choose").focus();
 }
@@ -62,7 +62,7 @@ function draw(withBrush = false) {
   over.drawImage(mask, 0, 0);
   const context = $("canvas").getContext("2d");
   context.clearRect(0, 0, mask.width, mask.height);
-  context.drawImage(picture, 0, 0);
+  context.drawImage(base, 0, 0);
   context.globalAlpha = 0.6;
   context.drawImage(tint, 0, 0);
   context.globalAlpha = 1;
@@ -76,7 +76,7 @@ function draw(withBrush = false) {
   $("strength-shown").textContent = Number($("strength").value).toFixed(2);
 }
 
-const radius = () => (Number($("brush").value) / 200) * picture.width;
+const radius = () => (Number($("brush").value) / 200) * base.width;
 
 function paintTo(point) {
   const context = mask.getContext("2d");
@@ -116,7 +116,7 @@ function onKey(event) {
   event.preventDefault();
   event.stopPropagation(); // arrows browse the gallery elsewhere
   const inside = (value, end) => Math.min(Math.max(value, 0), end);
-  const step = STEP * picture.width;
+  const step = STEP * base.width;
   const point = { x: inside(brush.x + x * step, mask.width), y: inside(brush.y + y * step, mask.height) };
   if (event.shiftKey || event.key === " ") paintTo(point);
   brush = point;
@@ -142,7 +142,7 @@ export function listen(report) {
   for (const kind of ["pointerdown", "pointermove"]) $("canvas").addEventListener(kind, onPointer);
   $("canvas").addEventListener("keydown", onKey);
   $("canvas").addEventListener("focus", () => draw($("canvas").matches(":focus-visible")));
-  $("canvas").addEventListener("blur", () => picture && draw());
+  $("canvas").addEventListener("blur", () => base && draw());
   $("strength").addEventListener("input", () => draw());
   $("clear-mask").addEventListener("click", clear);
   $("remove").addEventListener("click", remove);
